@@ -1,0 +1,1 @@
+"""What every agent shares: networks, replay, environments, training, evaluation, configuration."""

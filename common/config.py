@@ -1,0 +1,664 @@
+"""The configuration of a run: YAML files and overrides merged left to right, validated once.
+
+`load` merges default.yaml, the agent's, the task's and the preset's file, then the user's files, then
+`key.sub=value` overrides into a frozen `Config`. configs/default.yaml documents every key. A section
+of an agent's own (`smg:`, `sgqn:`) is typed by the agent class and found in `Config.settings`.
+"""
+
+import copy
+import difflib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializeAsAny,
+    ValidationError,
+)
+
+from common import yaml_files
+from common.errors import UserError, did_you_mean
+from common.networks import trunk_resolution
+from common.registry import AGENTS, agent_class, is_import_path, registered_ancestor
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+COMMAND_LINE = "command line"
+RESOLVED_NAME = "config.yaml"
+SHIFTS = ("train", "color_easy", "color_hard", "video_easy", "video_hard")
+
+
+# Types of values. YAML writes 5e5 as a float, which is as good an integer as 500000.
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _share(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == "auto" or (number and 0 < value < 1):
+        return value
+    raise ValueError("'auto' or a number between 0 and 1, both excluded")
+
+
+def _augmentation(value: Any) -> Any:
+    for item in value if isinstance(value, list) else [value]:
+        named = isinstance(item, dict) and isinstance(item.get("name"), str)
+        if not (named or isinstance(item, str) or (item is None and value is None)):
+            raise ValueError("null, a name, {name: ..., argument: value} or a list of those")
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+        raise ValueError("auto, cpu, cuda or cuda:<index>")
+    return value
+
+
+def _folder_name(value: str) -> str:
+    if not value or value.startswith(".") or re.search(r"[/\\\x00]", value):
+        raise ValueError("a plain folder name, without path separators or a leading dot")
+    return value
+
+
+def _interval(value: Any) -> Any:
+    value = _whole(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]*[1-9][0-9]*(s|min|h)", value):
+        return value
+    raise ValueError("a duration such as 20s, 10min or 1h, or a positive number of agent steps")
+
+
+def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("a list without repetitions")
+    return values
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Positive = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)]
+Rate = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float | Literal["auto"], PlainValidator(_share)]
+Switch = Literal["auto"] | bool
+Device = Annotated[str, AfterValidator(_device)]
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, strictly typed, no unknown keys. An agent's `Settings` extends it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Run(Section):
+    dir: str | None
+    name: FolderName | None
+
+
+class Train(Section):
+    steps: Positive
+    random_steps: Positive
+    burst_updates: Count
+    batch: Positive
+    log_every: Positive
+
+
+class Evaluation(Section):
+    every: Positive
+    episodes: Positive
+    shifts: Annotated[tuple[str, ...], Field(min_length=1, strict=False), AfterValidator(_unique)]
+    seed_offset: Seed
+    clips: Annotated[tuple[Count, Count], Field(strict=False)] | None
+    envs: Positive
+    processes: Count
+
+
+class Data(Section):
+    root: str | None
+    overlay: str | None
+    overlay_bank: Positive
+
+    def root_folder(self) -> Path | None:
+        """Where the benchmark's clips and presets are: `data.root`, else $SMG_DATA, else nowhere."""
+        return _folder(self.root, "data.root", "SMG_DATA")
+
+    def overlay_folder(self) -> Path | None:
+        """Where the overlay images are: `data.overlay`, else $SMG_OVERLAY, else nowhere."""
+        return _folder(self.overlay, "data.overlay", "SMG_OVERLAY")
+
+
+class Environment(Section):
+    model: Literal["dmcgb", "smg"]
+    action_repeat: Positive
+    episode_steps: Positive
+    image_size: Positive
+    frames: Positive
+    ahead: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1)]
+    action_axes: Literal["xy", "xyz"] | None
+
+
+class Replay(Section):
+    capacity: Positive
+    device: Literal["auto", "cpu", "cuda"]
+
+
+class Network(Section):
+    filters: Positive
+    strides: Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)]
+    latent: Positive
+    hidden: Positive
+    decoder_filters: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
+    log_std: Annotated[tuple[float, float], Field(strict=False)]
+
+
+class SoftActorCritic(Section):
+    discount: Fraction
+    temperature: Rate
+    actor_every: Positive
+    target_every: Positive
+    encoder_tau: Fraction
+    critic_tau: Fraction
+
+
+class Adam(Section):
+    lr: Rate
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+
+
+class ClippedAdam(Adam):
+    clip: Rate | None
+
+
+class Optimisers(Section):
+    actor: Adam
+    critic: Adam
+    temperature: Adam
+    auxiliary: ClippedAdam
+    fused: Switch
+
+
+class WandB(Section):
+    mode: Literal["offline", "online", "disabled"]
+    project: str
+    entity: str | None
+    group: str | None
+    name: str | None
+
+
+class Checkpoint(Section):
+    every: Annotated[int | str, PlainValidator(_interval)]
+    replay: Literal["full", "none"]
+
+    @property
+    def seconds(self) -> int | None:
+        """The interval in seconds, if it is a duration."""
+        if isinstance(self.every, int):
+            return None
+        number, unit = re.fullmatch(r"([0-9]+)([a-z]+)", self.every).groups()  # type: ignore[union-attr]
+        return int(number) * {"s": 1, "min": 60, "h": 3600}[unit]
+
+    @property
+    def steps(self) -> int | None:
+        """The interval in agent steps, if it is not a duration."""
+        return self.every if isinstance(self.every, int) else None
+
+
+class Config(Section):
+    """Everything that determines a run. See configs/default.yaml for each key's meaning and unit."""
+
+    agent: str
+    task: str
+    preset: str
+    seed: Seed
+    device: Device
+    compile: Literal["auto", "eager", "default", "graphs"]
+    amp: Literal["auto", "off", "bf16"]
+    channels_last: Switch
+    tf32: bool
+    augmentation: Annotated[Any, PlainValidator(_augmentation)]
+    shift: Count
+    run: Run
+    train: Train
+    eval: Evaluation
+    data: Data
+    env: Environment
+    replay: Replay
+    network: Network
+    sac: SoftActorCritic
+    optim: Optimisers
+    losses: dict[str, Weight]
+    wandb: WandB
+    checkpoint: Checkpoint
+    settings: SerializeAsAny[BaseModel] | None
+    """The agent's own section, an instance of its class's `Settings`."""
+
+    def run_folder(self) -> Path:
+        """The run's folder: `run.dir`, else runs/<task>/<agent>[-no_<term>…]/<run.name or seed…>."""
+        if self.run.dir is not None:
+            return Path(self.run.dir)
+        ablated = "".join(f"-no_{term}" for term, weight in self.losses.items() if weight == 0)
+        name = self.run.name or f"seed{self.seed}"
+        return Path("runs", self.task, self.agent.replace(":", ".") + ablated, name)
+
+
+# Loading
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One source of values; `given` when the user named it, rather than the package supplying it."""
+
+    source: str
+    values: dict[str, Any]
+    given: bool
+
+
+def load(
+    agent: str | None = None,
+    task: str | None = None,
+    preset: str | None = None,
+    files: Iterable[str | Path] = (),
+    overrides: Sequence[str] = (),
+    announce: Callable[[str], None] = lambda _: None,
+) -> Config:
+    """Merge the packaged files, the user's files and the overrides, left to right, and validate.
+
+    Args:
+        agent: registered name or `package.module:Class`; may also stand in a file or an override.
+        task: such as walker_walk; likewise.
+        preset: paper, laptop or smoke; likewise. Without one, paper with a GPU and laptop without.
+        files: YAML files, as paths from here or as packaged names (configs/ablations/….yaml).
+        overrides: `key.sub=value` texts, the value in YAML.
+        announce: gets one line when the preset was chosen here.
+
+    Raises:
+        UserError: anything in them is unknown, of the wrong type or impossible; the message names the
+            file, the key and the nearest valid key.
+    """
+    flags = {key: value for key, value in (("agent", agent), ("task", task), ("preset", preset)) if value}
+    given = [_given_file(file) for file in files]
+    given.append(_Layer(COMMAND_LINE, flags, given=True))
+    given += [_override(text) for text in overrides]
+
+    agent = _chosen(given, "agent", AGENTS)
+    task = _chosen(given, "task", packaged_names("tasks"))
+    if not any("preset" in layer.values for layer in given):
+        preset = _default_preset(given)
+        why = "a GPU was found" if preset == "paper" else "no GPU was found"
+        announce(f"preset: {preset} ({why}; choose with --preset)")
+        given.append(_Layer(COMMAND_LINE, {"preset": preset}, given=True))
+    preset = _chosen(given, "preset", packaged_names("presets"))
+
+    agent_type = agent_class(agent)
+    layers = [
+        _packaged("default"),
+        *_agent_layers(agent, agent_type),
+        *_task_layers(task, agent_type),
+        _packaged("presets", preset),
+        *given,
+    ]
+    return _validate(*_merge([_relevant(layer, agent, agent_type) for layer in layers]))
+
+
+def load_run_config(
+    run_folder: str | Path, overrides: Sequence[str] = (), allow_code: bool = False
+) -> Config:
+    """Read the resolved configuration that a run folder holds.
+
+    Args:
+        run_folder: the run's folder.
+        overrides: `key.sub=value` texts on top, for paths that differ on this machine.
+        allow_code: import an agent that the file names as `package.module:Class`. A run folder may come
+            from a stranger, so this needs the user's word.
+
+    Raises:
+        UserError: there is no such file, it is not a complete configuration, or it needs `allow_code`.
+    """
+    path = Path(run_folder) / RESOLVED_NAME
+    if not path.is_file():
+        raise UserError(f"{run_folder}: not a run folder (it has no {RESOLVED_NAME})")
+    stored = _Layer(str(path), yaml_files.read_mapping(path), given=True)
+    agent = _chosen([stored], "agent", AGENTS)
+    _chosen([stored], "task", packaged_names("tasks"))
+    if is_import_path(agent) and not allow_code:
+        raise UserError(f"{path}: agent '{agent}' is code from outside this package; --allow-code imports it")
+    layers = [stored, *(_override(text) for text in overrides)]
+    return _validate(*_merge([_relevant(layer, agent, agent_class(agent)) for layer in layers]))
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML, which `load_run_config` reads back to an equal object."""
+    values = config.model_dump(mode="json")
+    settings = values.pop("settings")
+    section = agent_class(config.agent).SECTION
+    if section is not None:
+        values[section] = settings
+    return yaml_files.dump(values)
+
+
+def packaged_names(kind: str) -> list[str]:
+    """The names of the packaged files in configs/<kind>/, sorted."""
+    return sorted(path.stem for path in (CONFIGS / kind).glob("*.yaml"))
+
+
+def _packaged(*parts: str) -> _Layer:
+    path = CONFIGS.joinpath(*parts).with_suffix(".yaml")
+    source = path.relative_to(CONFIGS.parent).as_posix()
+    return _Layer(source, yaml_files.read_mapping(path, source), given=False)
+
+
+def _given_file(name: str | Path) -> _Layer:
+    path = Path(name)
+    if path.parts[:1] == ("configs",) and not os.path.exists(path):
+        path = CONFIGS.parent / path
+    return _Layer(str(name), yaml_files.read_mapping(path, str(name)), given=True)
+
+
+def _override(text: str) -> _Layer:
+    key, equals, value = text.partition("=")
+    names = key.split(".")
+    if not equals or not all(names):
+        raise UserError(f"{COMMAND_LINE}: '{text}' is not of the form key.sub=value")
+    parsed: Any = yaml_files.parse(value, f"{COMMAND_LINE}: {key}")
+    for name in reversed(names):
+        parsed = {name: parsed}
+    return _Layer(COMMAND_LINE, parsed, given=True)
+
+
+def _chosen(layers: list[_Layer], key: str, known: Iterable[str]) -> str:
+    """The last layer's value of one of the names that select further layers."""
+    layer = next((layer for layer in reversed(layers) if key in layer.values), None)
+    if layer is None:
+        raise UserError(f"no {key} given: choose one with --{key} ({', '.join(known)})")
+    name = layer.values[key]
+    if not isinstance(name, str):
+        raise UserError(f"{layer.source}: {key}: should be a name, got {name!r}")
+    if key == "agent" and is_import_path(name):
+        return name
+    if name not in known and not (key == "task" and name in _suite_tasks()):
+        raise UserError(f"{layer.source}: unknown {key} '{name}'; {did_you_mean(name, known)}")
+    return name
+
+
+def _suite_tasks() -> list[str]:
+    """Every task of the dm_control suite; those without a packaged file run with the defaults."""
+    listing = "from dm_control import suite\nprint(*map('_'.join, suite.ALL_TASKS))"
+    # dm_control settles for good on an OpenGL back end when it is imported; this is not the time.
+    environment = os.environ | {"MUJOCO_GL": "disabled"}
+    command = [sys.executable, "-c", listing]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+
+def _default_preset(given: list[_Layer]) -> str:
+    device = next((layer.values["device"] for layer in reversed(given) if "device" in layer.values), "auto")
+    if device == "auto":
+        return "paper" if torch.cuda.is_available() else "laptop"
+    return "paper" if str(device).startswith("cuda") else "laptop"
+
+
+def _agent_layers(agent: str, agent_type: type[Any]) -> list[_Layer]:
+    """The agent's YAML: packaged, or that of the agent it extends and then the one beside its module."""
+    layers = []
+    packaged = registered_ancestor(agent_type)
+    if packaged is not None:
+        layers.append(_packaged("agents", packaged))
+    if is_import_path(agent):
+        beside = Path(inspect.getfile(agent_type)).with_suffix(".yaml")
+        if beside.is_file():
+            layers.append(_given_file(beside))
+    return layers
+
+
+def _task_layers(task: str, agent_type: type[Any]) -> list[_Layer]:
+    """The task's YAML, then what its `agents:` says for this agent alone."""
+    if task not in packaged_names("tasks"):
+        return []
+    layer = _packaged("tasks", task)
+    for_agents = layer.values.pop("agents", {})
+    special = for_agents.get(registered_ancestor(agent_type), {})
+    return [layer, _Layer(layer.source, special, given=False)]
+
+
+def _relevant(layer: _Layer, agent: str, agent_type: type[Any]) -> _Layer:
+    """Drop what the packaged files say for other agents; the same from the user is an error."""
+    values = dict(layer.values)
+    for section in AGENTS.keys() & values.keys() - {agent_type.SECTION} - Config.model_fields.keys():
+        if layer.given:
+            raise UserError(
+                f"{layer.source}: section '{section}' is agent {section}'s, but this run's agent is {agent}"
+            )
+        del values[section]
+    if not layer.given and isinstance(values.get("losses"), dict):
+        values["losses"] = {k: v for k, v in values["losses"].items() if k in agent_type.LOSSES}
+    return _Layer(layer.source, values, layer.given)
+
+
+# Merging and validation
+
+Key = tuple[str | int, ...]
+Origins = dict[Key, str]
+
+
+def _merge(layers: list[_Layer]) -> tuple[dict[str, Any], Origins]:
+    """Deep-merge mappings, later over earlier; also say which source each key's value came from."""
+    merged: dict[str, Any] = {}
+    origins: Origins = {}
+    for layer in layers:
+        _merge_into(merged, layer.values, layer.source, origins, ())
+    return merged, origins
+
+
+def _merge_into(
+    target: dict[str, Any], values: dict[str, Any], source: str, origins: Origins, at: Key
+) -> None:
+    for key, value in values.items():
+        here = (*at, key)
+        # An augmentation is one value, though it may be written as a mapping: arguments of one kind
+        # mean nothing to another.
+        if isinstance(value, dict) and isinstance(target.get(key), dict) and here != ("augmentation",):
+            _merge_into(target[key], value, source, origins, here)
+        else:
+            for stale in [known for known in origins if known[: len(here)] == here]:
+                del origins[stale]
+            target[key] = copy.deepcopy(value)
+            origins[here] = source
+
+
+def _validate(values: dict[str, Any], origins: Origins) -> Config:
+    agent_type = agent_class(values["agent"])
+    section = () if agent_type.SECTION is None else (agent_type.SECTION,)
+    if "settings" in values:  # the field's name; in YAML the section has the agent's
+        raise _unknown(("settings",), origins, agent_type)
+    _check_losses(values, agent_type, origins)
+    _fill_capacity(values)
+    common = {key: value for key, value in values.items() if key not in section}
+    settings = None
+    try:
+        if section:
+            settings = agent_type.Settings.model_validate(values.get(section[0], {}))
+    except ValidationError as error:
+        raise _explained(error, values, section, origins, agent_type) from error
+    try:
+        config = Config.model_validate(common | {"settings": settings})
+    except ValidationError as error:
+        raise _explained(error, values, (), origins, agent_type) from error
+    for key, problem in _conflicts(config):
+        raise UserError(f"{_source(origins, key)}: {_dotted(key)}: {problem}")
+    config.data.root_folder()
+    config.data.overlay_folder()
+    return config
+
+
+def _check_losses(values: dict[str, Any], agent_type: type[Any], origins: Origins) -> None:
+    """The keys of `losses` are exactly the terms that the agent declares."""
+    agent, weights = values["agent"], values.get("losses", {})
+    if not isinstance(weights, dict):
+        return  # a wrong type, which the validation reports
+    for term in weights:
+        if term not in agent_type.LOSSES:
+            problem = f"agent {agent} computes no such term; {did_you_mean(term, agent_type.LOSSES)}"
+            raise UserError(f"{_source(origins, ('losses', term))}: losses.{term}: {problem}")
+    for term in agent_type.LOSSES:
+        if term not in weights:
+            raise UserError(f"losses.{term}: agent {agent} computes this term, but no file gives its weight")
+
+
+def _fill_capacity(values: dict[str, Any]) -> None:
+    """Replace a replay capacity of `auto` by what holds every transition of the run."""
+    try:
+        if values["replay"]["capacity"] == "auto":
+            values["replay"]["capacity"] = max(values["train"]["steps"], values["train"]["batch"])
+    except (KeyError, TypeError):
+        return  # something is missing or of a wrong type, which the validation reports
+
+
+def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
+    """Values that are impossible together or on this machine: the key to change, and why."""
+    env, network, evaluation = config.env, config.network, config.eval
+    if trunk_resolution(env.image_size, network.strides) < 1:
+        layers = len(network.strides)
+        yield ("env", "image_size"), f"{env.image_size} pixels are too few for the encoder's {layers} layers"
+    if env.image_size % 4:
+        yield ("env", "image_size"), f"should be a multiple of 4, which decoders need, got {env.image_size}"
+    if env.action_repeat > env.episode_steps:
+        yield ("env", "action_repeat"), f"longer than an episode of {env.episode_steps} simulator steps"
+    batch, capacity = config.train.batch, config.replay.capacity
+    if batch > capacity:
+        yield ("train", "batch"), f"{batch} is larger than the replay ({capacity}); lower it"
+    low, high = network.log_std
+    if low >= high:
+        yield ("network", "log_std"), f"should be [low, high] with low < high, got [{low}, {high}]"
+    if evaluation.clips is not None and evaluation.clips[0] > evaluation.clips[1]:
+        yield ("eval", "clips"), f"should be [first, last] with first <= last, got {list(evaluation.clips)}"
+    for shift in evaluation.shifts:
+        if shift not in SHIFTS:
+            yield ("eval", "shifts"), f"unknown shift '{shift}'; {did_you_mean(shift, SHIFTS)}"
+    for name, folder in (("root", config.data.root), ("overlay", config.data.overlay)):
+        if folder is not None and not Path(folder).is_dir():
+            yield ("data", name), f"the folder {folder} does not exist"
+
+
+# What pydantic expected, in the words of someone who writes YAML.
+_EXPECTED = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "missing": "a longer list",
+    "too_short": "a longer list",
+    "too_long": "a list of at most {max_length}",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "value_error": "{error}",
+}
+
+
+def _explained(
+    error: ValidationError, values: dict[str, Any], at: Key, origins: Origins, agent_type: type[Any]
+) -> UserError:
+    """The first problem of a validation as one line: source, key, what it should be, what it is."""
+    problems = [(_key_of(problem, values, at), problem) for problem in error.errors()]
+    key, first = problems[0]
+    if first["type"] == "extra_forbidden":
+        return _unknown(key, origins, agent_type)
+    value: Any = values
+    for part in key:
+        if isinstance(value, dict) and part not in value:
+            return UserError(f"{_source(origins, key)}: {_dotted(key)}: missing; give it a value")
+        value = value[part]
+    # Each alternative of a union reports its own problem.
+    expected = " or ".join(
+        _EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
+        for problem_key, problem in problems
+        if problem_key == key
+    )
+    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}…"
+    return UserError(f"{_source(origins, key)}: {_dotted(key)}: should be {expected}, got {shown}")
+
+
+def _unknown(key: Key, origins: Origins, agent_type: type[Any]) -> UserError:
+    return UserError(
+        f"{_source(origins, key)}: unknown key '{_dotted(key)}'; {_nearest_key(key, agent_type)}"
+    )
+
+
+def _key_of(problem: Any, values: Any, at: Key) -> Key:
+    """Where in `values` a problem lies: pydantic's location without the names of union members."""
+    key: Key = ()
+    for part in (*at, *problem["loc"]):
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            absent = problem["type"] == "missing" and isinstance(part, str)
+            return (*key, part) if absent else key
+        key = (*key, part)
+    return key
+
+
+def _source(origins: Origins, key: Key) -> str:
+    """The file, or the command line, that a key's value came from."""
+    for length in range(len(key), 0, -1):
+        if key[:length] in origins:
+            return origins[key[:length]]
+    return "configuration"
+
+
+def _dotted(key: Key) -> str:
+    return ".".join(map(str, key))
+
+
+def _nearest_key(key: Key, agent_type: type[Any]) -> str:
+    valid = [*_keys_of(Config), *(f"losses.{term}" for term in agent_type.LOSSES)]
+    valid.remove("settings")
+    if agent_type.SECTION is not None:
+        valid += [agent_type.SECTION, *_keys_of(agent_type.Settings, f"{agent_type.SECTION}.")]
+    by_last_name = {name.rpartition(".")[2]: name for name in reversed(valid)}
+    for text, names in ((_dotted(key), {name: name for name in valid}), (str(key[-1]), by_last_name)):
+        nearest = difflib.get_close_matches(text, names, n=1, cutoff=0.6)
+        if nearest:
+            return f"did you mean '{names[nearest[0]]}'?"
+    return "'smg config' prints every key"
+
+
+def _keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key of a section and of the sections in it, dotted."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys_of(field.annotation, f"{prefix}{name}.")
+
+
+def _folder(path: str | None, key: str, variable: str) -> Path | None:
+    name = key if path else f"${variable}"
+    path = path or os.environ.get(variable)
+    if not path:
+        return None
+    if not Path(path).is_dir():
+        raise UserError(f"{name}: the folder {path} does not exist")
+    return Path(path)

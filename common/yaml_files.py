@@ -1,0 +1,150 @@
+"""YAML as this project reads and writes it: plain data only, bounded in size, YAML 1.2 scalars.
+
+PyYAML follows YAML 1.1, where `1e-4` is text, `off` is a boolean, `010` is eight and `1:30` is ninety.
+Here scalars are read as YAML 1.2 does, so that a value means what it looks like.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.errors import UserError
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 20
+
+_TAG = "tag:yaml.org,2002:"
+_INTEGER = re.compile(r"[-+]?[0-9][0-9_]*$")
+_SCALARS = {  # tag: how its text looks, and the characters it may start with
+    f"{_TAG}null": (re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    f"{_TAG}bool": (re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
+    f"{_TAG}float": (
+        re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
+        list("-+.0123456789"),
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Parses to nodes; refuses aliases, which let a small file expand without bound or contain itself."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not supported: repeat the value",
+                problem_mark=self.peek_event().start_mark,
+            )
+        return super().compose_node(parent, index)
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that also quotes text which only the loader above would read as a number."""
+
+
+_Loader.yaml_implicit_resolvers = {}  # YAML 1.1's
+for _tag, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(_tag, _pattern, _first)
+    _Dumper.add_implicit_resolver(_tag, _pattern, _first)
+
+
+def parse(text: str, source: str) -> Any:
+    """Parse one YAML document into dicts, lists, str, int, float, bool and None.
+
+    Raises:
+        UserError: the text is not plain, finite YAML; the message starts with `source`.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        return None if node is None else _plain(node, MAX_DEPTH)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = error.problem or error.context
+    except yaml.YAMLError as error:
+        line, problem = "", str(error).splitlines()[0]
+    except RecursionError:
+        line, problem = "", "nested too deeply"
+    except (ValueError, OverflowError) as error:  # PyYAML on an escape beyond Unicode
+        line, problem = "", str(error)
+    raise UserError(f"{source}{line}: not valid YAML: {problem}")
+
+
+def read_mapping(path: Path, source: str | None = None) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping at its top.
+
+    Args:
+        path: the file, at most `MAX_BYTES` long.
+        source: how error messages call it; its path if not given.
+
+    Raises:
+        UserError: it cannot be read, or is not such a file.
+    """
+    source = source or str(path)
+    try:
+        if not path.is_file():  # a pipe or a device could be read for ever
+            raise UserError(f"{source}: {'not a file' if path.exists() else 'no such file'}")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: not UTF-8 text") from error
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{source}: larger than {MAX_BYTES // 1024} KiB, so not a configuration file")
+    values = parse(text, source)
+    if values is None:
+        raise UserError(f"{source}: empty; a configuration file holds at least one 'key: value'")
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: expected 'key: value' lines, found a {type(values).__name__}")
+    return values
+
+
+def dump(values: dict[str, Any]) -> str:
+    """Write plain data as YAML (ASCII, so that no line separator is lost) that `parse` reads back equal."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=100)
+
+
+def _plain(node: yaml.Node, depth: int) -> Any:
+    if depth == 0:
+        raise _problem("nested too deeply", node)
+    if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _problem("a key must be a name", key_node)
+            if key_node.value in mapping:
+                raise _problem(f"key '{key_node.value}' appears twice", key_node)
+            mapping[key_node.value] = _plain(value_node, depth - 1)
+        return mapping
+    if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
+        return [_plain(item, depth - 1) for item in node.value]
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node)
+    raise _problem(f"tag {node.tag} is not supported", node)
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    if node.tag == f"{_TAG}str":
+        return node.value
+    if node.tag not in _SCALARS or not _SCALARS[node.tag][0].match(node.value):
+        raise _problem(f"tag {node.tag} is not supported", node)
+    if node.tag == f"{_TAG}null":
+        return None
+    if node.tag == f"{_TAG}bool":
+        return node.value.lower() == "true"
+    digits = node.value.replace("_", "")
+    try:
+        number = int(digits) if _INTEGER.match(digits) else float(digits)
+    except ValueError as error:  # Python refuses integers of thousands of digits
+        raise _problem("number too long", node) from error
+    if not math.isfinite(number):
+        raise _problem(f"{node.value} is too large a number", node)
+    return number
+
+
+def _problem(text: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=text, problem_mark=node.start_mark)

@@ -1,0 +1,236 @@
+"""DMControl Generalization Benchmark as a gymnasium environment."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from common import gl
+from common.envs import backgrounds, chroma
+from common.envs.backgrounds import Clip, NamedPreset
+from common.envs.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
+from common.errors import UserError, did_you_mean
+
+# Words that keep the streams drawn from one evaluation episode apart.
+_INITIAL_STATE, _PRESET = 0, 1
+
+
+class BenchmarkEnv(gymnasium.Env):
+    """A task seen through a camera, under a visual shift that changes pixels only.
+
+    Observations are the last `frames` RGB frames, oldest first: uint8 (3 * frames, image_size, image_size).
+    Actions are float32 in [-1, 1], repeated `action_repeat` simulator steps whose rewards add up. An episode
+    is truncated after `episode_steps` simulator steps (the last action is repeated less often if they do not
+    divide); it terminates only where the task itself ends it. `info["background"]` names the clip's file, the
+    colour preset's number, "procedural/<number>" for either without data, or is None under `train`.
+
+    `reset()` draws the initial state and the colour preset from generators seeded with `seed` and moves on
+    by one clip. `reset(options={"evaluation": n, "episode": k, "episodes": K})` instead makes all three a
+    function of (seed, n, k), whatever was played before: episode k of K in evaluation number n shows clip
+    (n * K + k + 1) modulo the number of clips, as the benchmark's wrapper does when it runs them in order.
+
+    Args:
+        task: "walker_walk" or another task of dm_control's suite.
+        shift: train, color_easy, color_hard, video_easy or video_hard.
+        seed: at least 0.
+        model: "dmcgb" for the suite's models, "smg" for those of SMG's released code (cartpole, cheetah).
+        data_root: folder with the benchmark's clips and presets; None takes `$SMG_DATA`, and if that is not
+            set either, backgrounds and colours are procedural.
+        clips: inclusive range of clip numbers to use; None for all.
+
+    Raises:
+        UserError: unknown name, impossible number, missing data, or no way to render.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012 - gymnasium's own convention
+
+    def __init__(
+        self,
+        task: str,
+        shift: str = "train",
+        *,
+        seed: int = 0,
+        model: str = "dmcgb",
+        action_repeat: int = 4,
+        frames: int = 3,
+        image_size: int = 84,
+        episode_steps: int = 1000,
+        data_root: str | None = None,
+        clips: tuple[int, int] | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("seed", seed, 0),
+            ("env.action_repeat", action_repeat, 1),
+            ("env.frames", frames, 1),
+            ("env.image_size", image_size, 8),
+            ("env.episode_steps", episode_steps, 1),
+        ):
+            if value < least:
+                raise UserError(f"{name} is {value}; it must be at least {least}")
+        gl.select_backend()
+        # These import MuJoCo, which reads MUJOCO_GL at import.
+        from common.envs import simulator, tasks
+        from common.envs.camera import Camera
+
+        self.task = task
+        self.shift = shift
+        self.seed = seed
+        self.action_repeat = action_repeat
+        self.episode_steps = episode_steps
+        self.render_mode = render_mode
+        self._random_tools = simulator
+
+        self._simulator = tasks.build(task, model, np.random.RandomState(seed))
+        known = self._simulator.appearance.shifts
+        if shift not in known:
+            raise UserError(f"unknown shift '{shift}' for {task}: {did_you_mean(shift, known)}")
+        self._camera = Camera(self._simulator.physics, camera=0, size=image_size)
+        self._preset_random = np.random.RandomState(seed)
+        self._clips: list[Clip] = []
+        self._presets: list[NamedPreset] = []
+        if shift in VIDEO_SHIFTS:
+            self._clips = backgrounds.video_clips(backgrounds.data_root(data_root), shift, clips)
+        if shift in COLOR_SHIFTS:
+            self._presets = backgrounds.color_presets(backgrounds.data_root(data_root), shift)
+        elif shift != "train":
+            self._simulator.appearance.wear(self._simulator.physics, shift, None)
+
+        size = (image_size, image_size)
+        self.observation_space = gymnasium.spaces.Box(0, 255, (3 * frames, *size), np.uint8)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (self._simulator.action_size,), np.float32)
+        self._stack = np.zeros((3 * frames, *size), np.uint8)
+        self._episodes = 0  # begun since the seed was set
+        self._steps = 0  # simulator steps of this episode
+        self._choice: int | None = None  # index into the clips or presets
+        self._video: np.ndarray | None = None
+        self._position = 0  # of the clip
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode; see the class for what `options` does. Returns observation and info."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self.seed = seed
+            self._episodes = 0
+            self._simulator.random.seed(seed)
+            self._preset_random.seed(seed)
+        number = self._episodes
+        if options:
+            evaluation, episode = options["evaluation"], options["episode"]
+            number = evaluation * options["episodes"] + episode
+            derive = self._random_tools.derive_random_state
+            derive(self._simulator.random, self.seed, evaluation, episode, _INITIAL_STATE)
+            derive(self._preset_random, self.seed, evaluation, episode, _PRESET)
+        self._episodes += 1
+        self._steps = 0
+        self._simulator.reset()
+        if self._presets:
+            self._wear_preset(int(self._preset_random.randint(len(self._presets))))
+        if self._clips:
+            self._show_clip((number + 1) % len(self._clips))
+        self._stack[:] = np.concatenate([self._frame()] * (len(self._stack) // 3))
+        return self._stack.copy(), self._info()
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Repeat an action (A,) and return observation, summed reward, terminated, truncated, info."""
+        reward = 0.0
+        terminated = truncated = False
+        for _ in range(self.action_repeat):
+            outcome = self._simulator.step(action)
+            reward += outcome.reward
+            self._steps += 1
+            terminated = outcome.terminated
+            truncated = outcome.truncated or (not terminated and self._steps >= self.episode_steps)
+            if terminated or truncated:
+                break
+        self._position += 1
+        self._stack[:-3] = self._stack[3:]
+        self._stack[-3:] = self._frame()
+        return self._stack.copy(), reward, terminated, truncated, self._info()
+
+    def render(self) -> np.ndarray | None:
+        """The newest frame as the agent sees it, uint8 (image_size, image_size, 3), in mode rgb_array."""
+        return self._stack[-3:].transpose(1, 2, 0).copy() if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        """Free the simulation and its rendering context."""
+        self._simulator.close()
+
+    def simulator_state(self) -> np.ndarray:
+        """MuJoCo's complete integration state, float64; equal under every shift for the same actions."""
+        return self._simulator.simulation_state()
+
+    def segmentation(self) -> np.ndarray:
+        """The true foreground, bool (image_size, image_size): pixels that show neither sky nor floor.
+
+        These are the geoms, tendons and sites that remain when video_hard keys out sky and floor.
+        """
+        return self._simulator.foreground(self._camera.objects())
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the coming steps, frames and episodes depend on, in plain types and arrays."""
+        return {
+            "task": self.task,
+            "shift": self.shift,
+            "seed": self.seed,
+            "simulator": self._simulator.state_dict(),
+            "preset_random": self._random_tools.random_state_dict(self._preset_random),
+            "stack": self._stack.copy(),
+            "episodes": self._episodes,
+            "steps": self._steps,
+            "background": self._background(),
+            "position": self._position,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue, bit for bit, where an environment built with the same arguments was saved.
+
+        Raises:
+            UserError: the state is of another task or shift, or its clip or preset is no longer there.
+        """
+        for name, own in (("task", self.task), ("shift", self.shift)):
+            if state[name] != own:
+                raise UserError(f"the saved environment's {name} is {state[name]}, not {own}; resume with it")
+        self.seed = state["seed"]
+        self._simulator.load_state_dict(state["simulator"])
+        self._random_tools.load_random_state_dict(self._preset_random, state["preset_random"])
+        self._stack[:] = state["stack"]
+        self._episodes = state["episodes"]
+        self._steps = state["steps"]
+        if state["background"] is not None:
+            names = [choice.name for choice in (self._clips or self._presets)]
+            if state["background"] not in names:
+                raise UserError(f"the saved environment's background {state['background']} is not in the data root")
+            choice = names.index(state["background"])
+            if self._clips:
+                self._show_clip(choice)
+            else:
+                self._wear_preset(choice)
+        self._position = state["position"]
+
+    def _wear_preset(self, choice: int) -> None:
+        self._simulator.appearance.wear(self._simulator.physics, self.shift, self._presets[choice].colours)
+        self._choice = choice
+
+    def _show_clip(self, choice: int) -> None:
+        if choice != self._choice:
+            self._video = self._clips[choice].frames(self._camera.size)
+        self._choice = choice
+        self._position = 0
+
+    def _frame(self) -> np.ndarray:
+        """The next frame, uint8 (3, image_size, image_size): rendered, then keyed."""
+        frame = self._camera.frame()
+        if self._video is not None:
+            chroma.key(frame, self._video[self._position % len(self._video)])
+        return frame
+
+    def _background(self) -> int | str | None:
+        if self._choice is None:
+            return None
+        return (self._clips or self._presets)[self._choice].name
+
+    def _info(self) -> dict[str, Any]:
+        return {"background": self._background(), **self._simulator.appearance.info(self._simulator.physics)}

@@ -1,0 +1,94 @@
+"""How a suite task looks: the textures and the body colour that a visual shift changes, and nothing else."""
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from dm_control.mujoco import Physics
+from dm_control.suite import common as suite_assets
+from lxml import etree
+
+from common.envs.presets import Preset
+from common.errors import UserError
+
+GREEN = (0.2, 0.8, 0.2)
+TEXTURES = ("skybox", "grid")
+BODY = "self"
+
+_SCENE = '<mujoco><include file="skybox.xml"/><include file="materials.xml"/></mujoco>'
+
+
+@dataclass(frozen=True)
+class Look:
+    """Pixels of the suite's two textures, flattened, and the body material's RGBA."""
+
+    textures: dict[str, np.ndarray]
+    body: np.ndarray
+
+
+def look(shift: str, preset: Preset | None) -> Look:
+    """The look of a shift: the suite's own, a colour preset's, or one of the two green screens."""
+    if preset is not None:
+        return _compile(
+            sky={"rgb1": preset["skybox_rgb"]},
+            floor={"rgb1": preset["grid_rgb1"], "rgb2": preset["grid_rgb2"]},
+            body=preset["self_rgb"],
+        )
+    if shift == "train":
+        return _compile(sky={}, floor={}, body=None)
+    green = dict.fromkeys(("rgb1", "rgb2", "markrgb"), np.array(GREEN))
+    return _compile(sky=green, floor=green if shift == "video_hard" else {}, body=None)
+
+
+def wear(physics: Physics, new: Look) -> None:
+    """Change the live model's textures and body colour to those of `new`, in the renderer too.
+
+    Raises:
+        UserError: the model has no such textures (a task outside the suite's usual materials).
+    """
+    model = physics.model.ptr
+    for name in TEXTURES:
+        texture, pixels = _texture(model, name)
+        if model.tex_data[pixels].size != new.textures[name].size:
+            raise UserError(f"the model's texture '{name}' is not the suite's, so its look cannot be changed")
+        model.tex_data[pixels] = new.textures[name]
+        # tex_data alone shows only before the first render.
+        with physics.contexts.gl.make_current() as context:
+            context.call(mujoco.mjr_uploadTexture, model, physics.contexts.mujoco.ptr, texture)
+    model.mat_rgba[_id(model, mujoco.mjtObj.mjOBJ_MATERIAL, BODY)] = new.body
+
+
+def _compile(sky: dict[str, np.ndarray], floor: dict[str, np.ndarray], body: np.ndarray | None) -> Look:
+    """Let MuJoCo draw the textures of the edited asset files, which every suite task includes."""
+    skybox, materials = (
+        etree.fromstring(suite_assets.ASSETS[f"./common/{name}.xml"]) for name in ("skybox", "materials")
+    )
+    for tree, edits in ((skybox, sky), (materials, floor)):
+        texture = tree.find(".//texture")
+        for attribute, colour in edits.items():
+            texture.set(attribute, _text(colour))
+    if body is not None:
+        materials.find(f".//material[@name='{BODY}']").set("rgba", f"{_text(body)} 1")
+    assets = {"skybox.xml": etree.tostring(skybox), "materials.xml": etree.tostring(materials)}
+    model = mujoco.MjModel.from_xml_string(_SCENE, assets)
+    textures = {name: model.tex_data[_texture(model, name)[1]].copy() for name in TEXTURES}
+    return Look(textures, model.mat_rgba[_id(model, mujoco.mjtObj.mjOBJ_MATERIAL, BODY)].copy())
+
+
+def _text(colour: np.ndarray) -> str:
+    return " ".join(repr(float(channel)) for channel in colour)
+
+
+def _texture(model: mujoco.MjModel, name: str) -> tuple[int, slice]:
+    """A texture's number and its place in `tex_data`."""
+    texture = _id(model, mujoco.mjtObj.mjOBJ_TEXTURE, name)
+    start = int(model.tex_adr[texture])
+    size = int(model.tex_width[texture] * model.tex_height[texture] * model.tex_nchannel[texture])
+    return texture, slice(start, start + size)
+
+
+def _id(model: mujoco.MjModel, kind: mujoco.mjtObj, name: str) -> int:
+    number = mujoco.mj_name2id(model, kind, name)
+    if number < 0:
+        raise UserError(f"the model has no {kind.name[6:].lower()} '{name}', so its look cannot be changed")
+    return number

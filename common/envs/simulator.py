@@ -1,0 +1,164 @@
+"""A dm_control environment as the benchmark uses it: dynamics, complete state, and changeable looks."""
+
+from typing import Any, NamedTuple, Protocol
+
+import dm_env
+import mujoco
+import numpy as np
+from dm_control.mujoco import Physics
+
+from common.envs.presets import Preset
+
+# Saved besides the integration state: rewards and observations read sensors of the last acceleration.
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+# Textures belong to the look, which is put on again; the rest of these never change after compilation.
+_FIXED_ARRAYS = ("tex_data", "mesh_", "skin_", "hfield_", "names", "text_data", "paths")
+
+
+class Outcome(NamedTuple):
+    """What a control step gives: the reward, and whether the task itself ended the episode."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+
+
+class Appearance(Protocol):
+    """A task's visual shifts. They change pixels; never the simulation."""
+
+    shifts: tuple[str, ...]
+
+    def wear(self, physics: Physics, shift: str, preset: Preset | None) -> None:
+        """Make the model look as `shift` wants it, with the colours of `preset` in the colour shifts."""
+
+    def background_geoms(self, physics: Physics) -> frozenset[int]:
+        """Geom numbers that belong to the scene and not to what the agent must see (the floor)."""
+
+    def info(self, physics: Physics) -> dict[str, Any]:
+        """What the task reports besides the reward, e.g. success."""
+
+
+class Simulator:
+    """Steps one dm_control environment (of the suite or a composer one) whose time limit is infinite.
+
+    Args:
+        environment: draws its initial states from `random`; keeps what it remembers within an episode in
+            the physics, in arrays of the model, or in plain attributes of its task. Its model must not be
+            recompiled between episodes.
+        random: the very object the environment draws from.
+        appearance: how its looks change.
+    """
+
+    def __init__(self, environment: Any, random: np.random.RandomState, appearance: Appearance) -> None:
+        self.environment = environment
+        self.random = random
+        self.appearance = appearance
+        self.environment.reset()
+        spec = environment.action_spec()
+        limited = (spec.minimum > -mujoco.mjMAXVAL) & (spec.maximum < mujoco.mjMAXVAL)
+        minimum, maximum = np.where(limited, spec.minimum, -1.0), np.where(limited, spec.maximum, 1.0)
+        self.action_size = int(spec.shape[0])
+        self._centre, self._reach = (maximum + minimum) / 2, (maximum - minimum) / 2
+        self._compiled = {name: array.copy() for name, array in self._model_arrays().items()}
+
+    @property
+    def physics(self) -> Physics:
+        """The simulation, whose model lives as long as the simulator."""
+        return self.environment.physics
+
+    def reset(self) -> None:
+        """Start an episode from an initial state drawn from the random generator."""
+        self.environment.reset()
+
+    def step(self, action: np.ndarray) -> Outcome:
+        """One control step under an action in [-1, 1], scaled to the task's range."""
+        step: dm_env.TimeStep = self.environment.step(self._centre + self._reach * np.clip(action, -1, 1))
+        ended = step.last()
+        return Outcome(float(step.reward or 0.0), ended and step.discount == 0, ended and step.discount != 0)
+
+    def foreground(self, objects: np.ndarray) -> np.ndarray:
+        """Which pixels of `Camera.objects` (H, W, 2) show something other than sky and scene: bool (H, W)."""
+        number, kind = objects[..., 0], objects[..., 1]
+        scene = np.isin(number, list(self.appearance.background_geoms(self.physics)))
+        return (kind != -1) & ~((kind == mujoco.mjtObj.mjOBJ_GEOM) & scene)
+
+    def simulation_state(self) -> np.ndarray:
+        """MuJoCo's integration state, float64: time, positions, velocities, activations, warm start, controls."""
+        return self.physics.get_state(sig=_STATE)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the coming steps and frames depend on, texture pixels aside."""
+        task = vars(self.environment.task)
+        return {
+            "integration": self.simulation_state(),
+            "sensors": self.physics.data.sensordata.copy(),
+            "model": {
+                name: array.copy()
+                for name, array in self._model_arrays().items()
+                if not np.array_equal(array, self._compiled[name])
+            },
+            "task": {name: _plain(value) for name, value in task.items() if _is_plain(value)},
+            "random": random_state_dict(self.random),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue bit for bit from where `state_dict` was taken, of the same task and model."""
+        # Leaves the "reset on next step" state of a new environment; all else it does is overwritten.
+        self.environment.reset()
+        for name, array in self._model_arrays().items():
+            array[:] = state["model"].get(name, self._compiled[name])
+        for name, value in state["task"].items():
+            setattr(self.environment.task, name, value.copy() if isinstance(value, np.ndarray) else value)
+        self.physics.set_state(state["integration"], sig=_STATE)
+        # dm_control begins a step with the position and velocity terms that the last one computed.
+        mujoco.mj_step1(self.physics.model.ptr, self.physics.data.ptr)
+        self.physics.set_state(state["integration"], sig=_STATE)
+        self.physics.data.sensordata[:] = state["sensors"]
+        load_random_state_dict(self.random, state["random"])
+
+    def close(self) -> None:
+        """Free the rendering context."""
+        self.environment.close()
+
+    def _model_arrays(self) -> dict[str, np.ndarray]:
+        model = self.physics.model.ptr
+        names = (name for name in dir(model) if not name.startswith(("_", *_FIXED_ARRAYS)))
+        values = ((name, getattr(model, name)) for name in names)
+        return {name: value for name, value in values if isinstance(value, np.ndarray)}
+
+
+def random_state_dict(random: np.random.RandomState) -> dict[str, Any]:
+    """A RandomState's state in plain types."""
+    state = random.get_state(legacy=False)
+    inner = state["state"]
+    return {
+        "key": inner["key"].astype(np.int64),
+        "position": int(inner["pos"]),
+        "has_gauss": int(state["has_gauss"]),
+        "gauss": float(state["gauss"]),
+    }
+
+
+def load_random_state_dict(random: np.random.RandomState, state: dict[str, Any]) -> None:
+    """Put `random` where `random_state_dict` was taken."""
+    key = np.asarray(state["key"]).astype(np.uint32)
+    random.set_state(("MT19937", key, state["position"], state["has_gauss"], state["gauss"]))
+
+
+def derive_random_state(random: np.random.RandomState, *words: int) -> None:
+    """Reseed `random` in place as a function of non-negative integers alone."""
+    source = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(words)))
+    random.set_state(source.get_state())
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biuf"
+    return value is None or isinstance(value, bool | int | float | str | np.bool_ | np.number)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return value.item() if isinstance(value, np.generic) else value

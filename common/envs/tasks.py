@@ -1,0 +1,70 @@
+"""Tasks by name, with the models of DMControl-GB or those of SMG's released code."""
+
+import numpy as np
+from dm_control import suite
+from dm_control.mujoco import Physics
+from dm_control.suite import common as suite_assets
+from lxml import etree
+
+from common.envs import looks
+from common.envs.presets import Preset
+from common.envs.shifts import SHIFTS
+from common.envs.simulator import Simulator
+from common.errors import UserError, did_you_mean
+
+TASKS = tuple(f"{domain}_{task}" for domain, task in suite.ALL_TASKS)
+MODELS = ("dmcgb", "smg")
+
+
+def build(task: str, model: str, random: np.random.RandomState) -> Simulator:
+    """The simulator of a task such as "walker_walk", drawing its initial states from `random`.
+
+    Raises:
+        UserError: unknown task or model.
+    """
+    if task not in TASKS:
+        raise UserError(f"unknown task '{task}': {did_you_mean(task, TASKS)}")
+    if model not in MODELS:
+        raise UserError(f"unknown env.model '{model}': {did_you_mean(model, MODELS)}")
+    domain, name = next((domain, name) for domain, name in suite.ALL_TASKS if f"{domain}_{name}" == task)
+    environment = suite.load(domain, name, task_kwargs={"random": random, "time_limit": float("inf")})
+    if model == "smg" and domain in _SMG_EDITS:
+        tree = etree.fromstring(suite_assets.read_model(f"{domain}.xml"))
+        for path, attributes in _SMG_EDITS[domain].items():
+            element = tree.find(path)
+            # A camera takes its orientation from one attribute only.
+            if "euler" in attributes:
+                del element.attrib["quat"]
+            element.attrib.update(attributes)
+        environment.physics.reload_from_xml_string(etree.tostring(tree), suite_assets.ASSETS)
+    return Simulator(environment, random, SuiteAppearance())
+
+
+# What SMG's released code changed in its vendored models.
+_SMG_EDITS = {
+    "cartpole": {
+        ".//geom[@name='cart']": {"size": "0.3 0.15 0.2"},
+        ".//default[@class='pole']/geom": {"size": "0.1"},
+    },
+    "cheetah": {".//camera[@name='side']": {"pos": "0 -2.2 0.8", "euler": "70 0 0"}},
+}
+
+
+class SuiteAppearance:
+    """DMControl-GB's shifts of a suite task."""
+
+    shifts = SHIFTS
+
+    def wear(self, physics: Physics, shift: str, preset: Preset | None) -> None:
+        """Recolour sky, floor and body; see `looks`."""
+        looks.wear(physics, looks.look(shift, preset))
+
+    def background_geoms(self, physics: Physics) -> frozenset[int]:
+        """The geoms drawn with the floor's material."""
+        model = physics.model
+        floor = model.name2id("grid", "material")
+        return frozenset(int(geom) for geom in np.flatnonzero(model.geom_matid == floor))
+
+    def info(self, physics: Physics) -> dict[str, object]:
+        """The suite's tasks report nothing but their reward."""
+        return {}

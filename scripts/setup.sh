@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Create .venv and install this package into it, once; later calls return at once. The other scripts
+# call it, and it can be run by itself: bash scripts/setup.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# A Python that runs, is 3.11 or 3.12 and can make virtual environments. (A pyenv shim may exist
+# without the version behind it.)
+find_python() {
+  local candidate version seen=""
+  for candidate in python3.12 python3.11 python3 python; do
+    version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
+    seen="$seen $candidate is $version;"
+    case $version in 3.11 | 3.12) ;; *) continue ;; esac
+    if ! "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+      seen="$seen it lacks venv (on Debian and Ubuntu: apt-get install python$version-venv);"
+      continue
+    fi
+    echo "$candidate"
+    return
+  done
+  echo "error: this package needs Python 3.11 or 3.12 (found:${seen:- none}). Install one of them," \
+    "or put it on the PATH, and run this again." >&2
+  return 2
+}
+
+# Two scripts started at once must not install into the same folder.
+if command -v flock >/dev/null; then
+  exec 9>.venv.lock
+  flock 9
+fi
+
+stamp=.venv/.installed
+inputs="$PWD"$'\n'"$(cat setup.py constraints.txt)"
+if [ "$(cat "$stamp" 2>/dev/null)" = "$inputs" ] && .venv/bin/python -c '' 2>/dev/null; then
+  exit 0
+fi
+
+rm -f "$stamp"
+# An interrupted creation, or a Python that has since been removed, leaves a .venv that cannot install.
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  python=$(find_python)
+  echo "Creating .venv with $("$python" --version) ($python)"
+  rm -rf .venv
+  "$python" -m venv .venv
+fi
+echo "Installing the package into .venv (first use; takes some minutes)"
+if ! .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'; then
+  echo "error: the installation failed (see above); run this again to go on where it stopped." >&2
+  exit 1
+fi
+printf '%s\n' "$inputs" >"$stamp.new"
+mv "$stamp.new" "$stamp"

@@ -1,0 +1,34 @@
+"""Packaging. Exact tested versions are in constraints.txt, which scripts/setup.sh installs under."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="smg-sgqn",
+    version="0.1.0",
+    description="Visual reinforcement learning that generalises: SMG and SGQN on the DMControl "
+    "Generalization Benchmark",
+    author="The SMG-SGQN developers",
+    license="MIT",
+    python_requires=">=3.11,<3.13",
+    packages=[*find_packages(include=["smg*", "sgqn*", "baselines*", "common*"]), "configs"],
+    package_data={"configs": ["*.yaml", "*/*.yaml"], "common": ["envs/robot/*.xml", "envs/robot/*/*"]},
+    install_requires=[
+        "torch>=2.11",
+        "mujoco==3.11.0",
+        "dm_control==1.0.44",
+        "kornia>=0.8",
+        "gymnasium>=1.1",
+        "einops>=0.8",
+        "numpy>=2",
+        "opencv-python-headless>=4.10",
+        "pydantic>=2.10",
+        "pyyaml>=6",
+        "tqdm>=4.66",
+        "wandb>=0.19",
+    ],
+    extras_require={
+        "dev": ["captum>=0.8", "hypothesis>=6.100", "pyright[nodejs]>=1.1.400", "pytest>=8", "ruff>=0.11"],
+        "cluster": ["ray>=2.40"],
+    },
+    entry_points={"console_scripts": ["smg = common.cli:main"]},
+)

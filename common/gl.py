@@ -32,7 +32,7 @@ _PROBE = """
 import os, sys
 from dm_control import mujoco
 physics = mujoco.Physics.from_xml_string(
-    '<mujoco><worldbody><light pos="0 0 3"/><geom type="sphere" size=".2" rgba="1 0 0 1"/></worldbody></mujoco>')
+    '<mujoco><worldbody><light pos="0 0 3"/><geom size=".2" rgba="1 0 0 1"/></worldbody></mujoco>')
 frame = physics.render(32, 32)
 if frame.max() == frame.min():
     raise RuntimeError("the rendered frame is blank")
@@ -87,9 +87,9 @@ def select_backend() -> Renderer:
     os.environ[_FOUND] = json.dumps(asdict(renderer))
     if renderer.software and has_nvidia_gpu():
         warnings.warn(
-            f"this machine has an NVIDIA GPU, but OpenGL renders in software ({renderer.name}): rendering will "
-            "be many times slower. Install NVIDIA's EGL library (libnvidia-gl, the same version as the driver; "
-            "in a container set NVIDIA_DRIVER_CAPABILITIES=all).",
+            f"this machine has an NVIDIA GPU, but OpenGL renders in software ({renderer.name}), many times "
+            "slower: install NVIDIA's EGL library (package libnvidia-gl of the driver's version; in a "
+            "container set NVIDIA_DRIVER_CAPABILITIES=all)",
             SoftwareRenderingWarning,
             stacklevel=2,
         )
@@ -108,7 +108,8 @@ def has_nvidia_gpu() -> bool:
     if shutil.which("nvidia-smi") is None:
         return False
     try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
+        command = ["nvidia-smi", "-L"]
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return listing.returncode == 0 and "GPU" in listing.stdout

@@ -47,7 +47,7 @@ def data_root(configured: str | Path | None) -> Path | None:
     if folder is None:
         return None
     if not Path(folder).is_dir():
-        raise UserError(f"{source}: the folder {folder} does not exist; name the one that holds video_easy/ etc.")
+        raise UserError(f"{source}: no folder {folder}; name the one that holds video_easy/ and the rest")
     return Path(folder)
 
 
@@ -89,8 +89,8 @@ def clip_files(root: Path, shift: str) -> dict[int, Path]:
     folder = root / shift
     if not folder.is_dir():
         return {}
-    numbered = {int(match[1]): path for path in folder.iterdir() if (match := _CLIP_NAME.fullmatch(path.name))}
-    return dict(sorted(numbered.items()))
+    named = ((_CLIP_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    return dict(sorted((int(match[1]), path) for match, path in named if match))
 
 
 def data_summary(configured: str | Path | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from common import gl
 from common.envs import backgrounds, chroma
 from common.envs.backgrounds import Clip, NamedPreset
+from common.envs.random_states import derived, load_random_state_dict, random_state_dict
 from common.envs.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
 from common.errors import UserError, did_you_mean
 
@@ -70,7 +71,7 @@ class BenchmarkEnv(gymnasium.Env):
                 raise UserError(f"{name} is {value}; it must be at least {least}")
         gl.select_backend()
         # These import MuJoCo, which reads MUJOCO_GL at import.
-        from common.envs import simulator, tasks
+        from common.envs import tasks
         from common.envs.camera import Camera
 
         self.task = task
@@ -79,7 +80,6 @@ class BenchmarkEnv(gymnasium.Env):
         self.action_repeat = action_repeat
         self.episode_steps = episode_steps
         self.render_mode = render_mode
-        self._random_tools = simulator
 
         self._simulator = tasks.build(task, model, np.random.RandomState(seed))
         known = self._simulator.appearance.shifts
@@ -120,9 +120,9 @@ class BenchmarkEnv(gymnasium.Env):
         if options:
             evaluation, episode = options["evaluation"], options["episode"]
             number = evaluation * options["episodes"] + episode
-            derive = self._random_tools.derive_random_state
-            derive(self._simulator.random, self.seed, evaluation, episode, _INITIAL_STATE)
-            derive(self._preset_random, self.seed, evaluation, episode, _PRESET)
+            words = self.seed, evaluation, episode
+            self._simulator.random.set_state(derived(*words, _INITIAL_STATE).get_state())
+            self._preset_random.set_state(derived(*words, _PRESET).get_state())
         self._episodes += 1
         self._steps = 0
         self._simulator.reset()
@@ -176,7 +176,7 @@ class BenchmarkEnv(gymnasium.Env):
             "shift": self.shift,
             "seed": self.seed,
             "simulator": self._simulator.state_dict(),
-            "preset_random": self._random_tools.random_state_dict(self._preset_random),
+            "preset_random": random_state_dict(self._preset_random),
             "stack": self._stack.copy(),
             "episodes": self._episodes,
             "steps": self._steps,
@@ -195,14 +195,14 @@ class BenchmarkEnv(gymnasium.Env):
                 raise UserError(f"the saved environment's {name} is {state[name]}, not {own}; resume with it")
         self.seed = state["seed"]
         self._simulator.load_state_dict(state["simulator"])
-        self._random_tools.load_random_state_dict(self._preset_random, state["preset_random"])
+        load_random_state_dict(self._preset_random, state["preset_random"])
         self._stack[:] = state["stack"]
         self._episodes = state["episodes"]
         self._steps = state["steps"]
         if state["background"] is not None:
             names = [choice.name for choice in (self._clips or self._presets)]
             if state["background"] not in names:
-                raise UserError(f"the saved environment's background {state['background']} is not in the data root")
+                raise UserError(f"the saved background {state['background']} is no longer in the data root")
             choice = names.index(state["background"])
             if self._clips:
                 self._show_clip(choice)

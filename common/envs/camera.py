@@ -1,5 +1,8 @@
 """Frames of a simulation at the observation's size."""
 
+# MuJoCo's names live in a compiled module without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 import mujoco
 import numpy as np
 from dm_control.mujoco import Physics
@@ -41,8 +44,10 @@ class Camera:
             mujoco.mjtCatBit.mjCAT_ALL,
             self.scene,
         )
-        with self.physics.contexts.gl.make_current() as context:
-            context.call(self._draw)
+        contexts = self.physics.contexts  # dm_control makes them on first use
+        assert contexts is not None
+        with contexts.gl.make_current() as context:
+            context.call(self._draw, contexts.mujoco.ptr)
         # OpenGL's first row is the bottom one.
         return self.pixels[::-1].transpose(2, 0, 1).copy()
 
@@ -50,8 +55,7 @@ class Camera:
         """What each pixel shows: int32 (size, size, 2), MuJoCo's object number and type, -1 for the sky."""
         return self.physics.render(self.size, self.size, camera_id=self.camera.fixedcamid, segmentation=True)
 
-    def _draw(self) -> None:
-        context = self.physics.contexts.mujoco.ptr
+    def _draw(self, context: mujoco.MjrContext) -> None:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
         mujoco.mjr_render(self.viewport, self.scene, context)
         mujoco.mjr_readPixels(self.pixels, None, self.viewport, context)

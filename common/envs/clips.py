@@ -54,7 +54,7 @@ def decode(path: Path, size: int) -> Frames:
     finally:
         video.release()
     if not frames:
-        raise UserError(f"clip {path} has no frames that can be decoded (corrupt or not a video); copy it again")
+        raise UserError(f"clip {path} is corrupt or not a video: no frame decodes; copy it again")
     if len(frames) < declared:
         raise UserError(f"clip {path} is cut off: {len(frames)} of {declared} frames decode; copy it again")
     return np.stack(frames).transpose(0, 3, 1, 2).copy()

@@ -1,12 +1,15 @@
 """How a suite task looks: the textures and the body colour that a visual shift changes, and nothing else."""
 
+# MuJoCo's names live in a compiled module without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from dataclasses import dataclass
+from xml.etree import ElementTree
 
 import mujoco
 import numpy as np
 from dm_control.mujoco import Physics
 from dm_control.suite import common as suite_assets
-from lxml import etree
 
 from common.envs.presets import Preset
 from common.errors import UserError
@@ -36,7 +39,7 @@ def look(shift: str, preset: Preset | None) -> Look:
         )
     if shift == "train":
         return _compile(sky={}, floor={}, body=None)
-    green = dict.fromkeys(("rgb1", "rgb2", "markrgb"), np.array(GREEN))
+    green = {attribute: np.array(GREEN) for attribute in ("rgb1", "rgb2", "markrgb")}
     return _compile(sky=green, floor=green if shift == "video_hard" else {}, body=None)
 
 
@@ -47,29 +50,32 @@ def wear(physics: Physics, new: Look) -> None:
         UserError: the model has no such textures (a task outside the suite's usual materials).
     """
     model = physics.model.ptr
+    contexts = physics.contexts  # dm_control makes them on first use
+    assert contexts is not None
     for name in TEXTURES:
         texture, pixels = _texture(model, name)
         if model.tex_data[pixels].size != new.textures[name].size:
             raise UserError(f"the model's texture '{name}' is not the suite's, so its look cannot be changed")
         model.tex_data[pixels] = new.textures[name]
         # tex_data alone shows only before the first render.
-        with physics.contexts.gl.make_current() as context:
-            context.call(mujoco.mjr_uploadTexture, model, physics.contexts.mujoco.ptr, texture)
+        with contexts.gl.make_current() as context:
+            context.call(mujoco.mjr_uploadTexture, model, contexts.mujoco.ptr, texture)
     model.mat_rgba[_id(model, mujoco.mjtObj.mjOBJ_MATERIAL, BODY)] = new.body
 
 
 def _compile(sky: dict[str, np.ndarray], floor: dict[str, np.ndarray], body: np.ndarray | None) -> Look:
     """Let MuJoCo draw the textures of the edited asset files, which every suite task includes."""
     skybox, materials = (
-        etree.fromstring(suite_assets.ASSETS[f"./common/{name}.xml"]) for name in ("skybox", "materials")
+        ElementTree.fromstring(suite_assets.ASSETS[f"./common/{name}.xml"])
+        for name in ("skybox", "materials")
     )
     for tree, edits in ((skybox, sky), (materials, floor)):
-        texture = tree.find(".//texture")
-        for attribute, colour in edits.items():
-            texture.set(attribute, _text(colour))
+        for texture in tree.iter("texture"):
+            texture.attrib.update({attribute: _text(colour) for attribute, colour in edits.items()})
     if body is not None:
-        materials.find(f".//material[@name='{BODY}']").set("rgba", f"{_text(body)} 1")
-    assets = {"skybox.xml": etree.tostring(skybox), "materials.xml": etree.tostring(materials)}
+        for material in materials.iterfind(f".//material[@name='{BODY}']"):
+            material.set("rgba", f"{_text(body)} 1")
+    assets = {"skybox.xml": ElementTree.tostring(skybox), "materials.xml": ElementTree.tostring(materials)}
     model = mujoco.MjModel.from_xml_string(_SCENE, assets)
     textures = {name: model.tex_data[_texture(model, name)[1]].copy() for name in TEXTURES}
     return Look(textures, model.mat_rgba[_id(model, mujoco.mjtObj.mjOBJ_MATERIAL, BODY)].copy())

@@ -3,7 +3,7 @@
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from common.errors import UserError
 
 KEYS = ("grid_rgb1", "grid_rgb2", "self_rgb", "skybox_rgb")
 MAX_BYTES = 16 * 2**20
+
+_REMEDY = "get the benchmark's own file"
 
 Preset = dict[str, np.ndarray]  # the four KEYS, each float64 (3,) in [0, 1]
 
@@ -29,18 +31,18 @@ def read_presets(path: Path) -> list[Preset]:
     except OSError as error:
         raise UserError(f"cannot read colour presets {path}: {error.strerror or error}") from error
     except _Refused as error:
-        raise UserError(f"{path} is refused: its pickle asks for {error}; get the benchmark's own file") from error
+        raise UserError(f"{path} is refused: its pickle asks for {error}; {_REMEDY}") from error
     # A hostile pickle can raise anything, RecursionError and MemoryError included.
     except Exception as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is not a colour preset file ({error}); get the benchmark's own file") from error
+        raise UserError(f"{path} is not a colour preset file ({error}); {_REMEDY}") from error
     try:
         presets = [{key: _colour(preset[key]) for key in KEYS} for preset in content]
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{path} is not a list of presets with {', '.join(KEYS)} in [0, 1]: {error}") from error
+        raise UserError(f"{path} holds something other than presets ({error}); {_REMEDY}") from error
     if not presets:
-        raise UserError(f"{path} holds no colour presets; get the benchmark's own file")
+        raise UserError(f"{path} holds no colour presets; {_REMEDY}")
     return presets
 
 
@@ -82,7 +84,7 @@ def _encode(text: str, encoding: str) -> bytes:
 class _Unpickler(pickle.Unpickler):
     """Resolves the four names a pickled array uses to harmless stand-ins, and no other name."""
 
-    NAMES = {
+    NAMES: ClassVar = {
         ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
         ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
         ("numpy", "ndarray"): _Array,

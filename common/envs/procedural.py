@@ -13,6 +13,7 @@ import numpy as np
 
 from common.envs.clips import Frames
 from common.envs.presets import Preset
+from common.envs.random_states import derived
 
 CLIPS = {"video_easy": 10, "video_hard": 100}
 PRESETS = 100
@@ -91,8 +92,7 @@ def statistics(frames: Frames) -> Statistics:
 
 
 def _random(shift: str, number: int) -> np.random.RandomState:
-    seed = np.random.SeedSequence([zlib.crc32(shift.encode()), number])
-    return np.random.RandomState(np.random.MT19937(seed))
+    return derived(zlib.crc32(shift.encode()), number)
 
 
 def _luminance(image: np.ndarray) -> np.ndarray:

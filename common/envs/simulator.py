@@ -1,5 +1,8 @@
 """A dm_control environment as the benchmark uses it: dynamics, complete state, and changeable looks."""
 
+# MuJoCo's names live in a compiled module without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import Any, NamedTuple, Protocol
 
 import dm_env
@@ -8,8 +11,8 @@ import numpy as np
 from dm_control.mujoco import Physics
 
 from common.envs.presets import Preset
+from common.envs.random_states import load_random_state_dict, random_state_dict
 
-# Saved besides the integration state: rewards and observations read sensors of the last acceleration.
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 # Textures belong to the look, which is put on again; the rest of these never change after compilation.
@@ -27,16 +30,22 @@ class Outcome(NamedTuple):
 class Appearance(Protocol):
     """A task's visual shifts. They change pixels; never the simulation."""
 
-    shifts: tuple[str, ...]
+    @property
+    def shifts(self) -> tuple[str, ...]:
+        """The names `wear` knows."""
+        ...
 
     def wear(self, physics: Physics, shift: str, preset: Preset | None) -> None:
         """Make the model look as `shift` wants it, with the colours of `preset` in the colour shifts."""
+        ...
 
     def background_geoms(self, physics: Physics) -> frozenset[int]:
         """Geom numbers that belong to the scene and not to what the agent must see (the floor)."""
+        ...
 
     def info(self, physics: Physics) -> dict[str, Any]:
         """What the task reports besides the reward, e.g. success."""
+        ...
 
 
 class Simulator:
@@ -84,7 +93,7 @@ class Simulator:
         return (kind != -1) & ~((kind == mujoco.mjtObj.mjOBJ_GEOM) & scene)
 
     def simulation_state(self) -> np.ndarray:
-        """MuJoCo's integration state, float64: time, positions, velocities, activations, warm start, controls."""
+        """MuJoCo's integration state, float64: time, positions, velocities, warm start, controls, ..."""
         return self.physics.get_state(sig=_STATE)
 
     def state_dict(self) -> dict[str, Any]:
@@ -126,30 +135,6 @@ class Simulator:
         names = (name for name in dir(model) if not name.startswith(("_", *_FIXED_ARRAYS)))
         values = ((name, getattr(model, name)) for name in names)
         return {name: value for name, value in values if isinstance(value, np.ndarray)}
-
-
-def random_state_dict(random: np.random.RandomState) -> dict[str, Any]:
-    """A RandomState's state in plain types."""
-    state = random.get_state(legacy=False)
-    inner = state["state"]
-    return {
-        "key": inner["key"].astype(np.int64),
-        "position": int(inner["pos"]),
-        "has_gauss": int(state["has_gauss"]),
-        "gauss": float(state["gauss"]),
-    }
-
-
-def load_random_state_dict(random: np.random.RandomState, state: dict[str, Any]) -> None:
-    """Put `random` where `random_state_dict` was taken."""
-    key = np.asarray(state["key"]).astype(np.uint32)
-    random.set_state(("MT19937", key, state["position"], state["has_gauss"], state["gauss"]))
-
-
-def derive_random_state(random: np.random.RandomState, *words: int) -> None:
-    """Reseed `random` in place as a function of non-negative integers alone."""
-    source = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(words)))
-    random.set_state(source.get_state())
 
 
 def _is_plain(value: Any) -> bool:

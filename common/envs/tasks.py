@@ -1,10 +1,11 @@
 """Tasks by name, with the models of DMControl-GB or those of SMG's released code."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 from dm_control import suite
 from dm_control.mujoco import Physics
 from dm_control.suite import common as suite_assets
-from lxml import etree
 
 from common.envs import looks
 from common.envs.presets import Preset
@@ -29,14 +30,14 @@ def build(task: str, model: str, random: np.random.RandomState) -> Simulator:
     domain, name = next((domain, name) for domain, name in suite.ALL_TASKS if f"{domain}_{name}" == task)
     environment = suite.load(domain, name, task_kwargs={"random": random, "time_limit": float("inf")})
     if model == "smg" and domain in _SMG_EDITS:
-        tree = etree.fromstring(suite_assets.read_model(f"{domain}.xml"))
+        tree = ElementTree.fromstring(suite_assets.read_model(f"{domain}.xml"))
         for path, attributes in _SMG_EDITS[domain].items():
-            element = tree.find(path)
-            # A camera takes its orientation from one attribute only.
-            if "euler" in attributes:
-                del element.attrib["quat"]
-            element.attrib.update(attributes)
-        environment.physics.reload_from_xml_string(etree.tostring(tree), suite_assets.ASSETS)
+            for element in tree.iterfind(path):
+                # A camera takes its orientation from one attribute only.
+                if "euler" in attributes:
+                    del element.attrib["quat"]
+                element.attrib.update(attributes)
+        environment.physics.reload_from_xml_string(ElementTree.tostring(tree), suite_assets.ASSETS)
     return Simulator(environment, random, SuiteAppearance())
 
 
@@ -53,7 +54,7 @@ _SMG_EDITS = {
 class SuiteAppearance:
     """DMControl-GB's shifts of a suite task."""
 
-    shifts = SHIFTS
+    shifts: tuple[str, ...] = SHIFTS
 
     def wear(self, physics: Physics, shift: str, preset: Preset | None) -> None:
         """Recolour sky, floor and body; see `looks`."""

@@ -30,6 +30,7 @@ from pydantic import (
 )
 
 from common import yaml_files
+from common.envs.shifts import SHIFTS
 from common.errors import UserError, did_you_mean
 from common.networks import trunk_resolution
 from common.registry import AGENTS, agent_class, is_import_path, registered_ancestor
@@ -37,7 +38,6 @@ from common.registry import AGENTS, agent_class, is_import_path, registered_ance
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 COMMAND_LINE = "command line"
 RESOLVED_NAME = "config.yaml"
-SHIFTS = ("train", "color_easy", "color_hard", "video_easy", "video_hard")
 
 
 # Types of values. YAML writes 5e5 as a float, which is as good an integer as 500000.
@@ -135,14 +135,6 @@ class Data(Section):
     root: str | None
     overlay: str | None
     overlay_bank: Positive
-
-    def root_folder(self) -> Path | None:
-        """Where the benchmark's clips and presets are: `data.root`, else $SMG_DATA, else nowhere."""
-        return _folder(self.root, "data.root", "SMG_DATA")
-
-    def overlay_folder(self) -> Path | None:
-        """Where the overlay images are: `data.overlay`, else $SMG_OVERLAY, else nowhere."""
-        return _folder(self.overlay, "data.overlay", "SMG_OVERLAY")
 
 
 class Environment(Section):
@@ -502,8 +494,6 @@ def _validate(values: dict[str, Any], origins: Origins) -> Config:
         raise _explained(error, values, (), origins, agent_type) from error
     for key, problem in _conflicts(config):
         raise UserError(f"{_source(origins, key)}: {_dotted(key)}: {problem}")
-    config.data.root_folder()
-    config.data.overlay_folder()
     return config
 
 
@@ -594,7 +584,9 @@ def _explained(
         value = value[part]
     # Each alternative of a union reports its own problem.
     expected = " or ".join(
-        _EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
+        _EXPECTED.get(problem["type"], problem["msg"]).format(
+            **{name: _whole(limit) for name, limit in problem.get("ctx", {}).items()}
+        )
         for problem_key, problem in problems
         if problem_key == key
     )
@@ -652,13 +644,3 @@ def _keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _keys_of(field.annotation, f"{prefix}{name}.")
-
-
-def _folder(path: str | None, key: str, variable: str) -> Path | None:
-    name = key if path else f"${variable}"
-    path = path or os.environ.get(variable)
-    if not path:
-        return None
-    if not Path(path).is_dir():
-        raise UserError(f"{name}: the folder {path} does not exist")
-    return Path(path)

@@ -1,0 +1,39 @@
+"""Attribution of a Q-value to pixels, for every agent."""
+
+from typing import Protocol
+
+import torch
+from einops import reduce
+from torch import Tensor
+
+from common.networks import Activation, guided_relu
+
+
+class ExplainableCritic(Protocol):
+    """A critic whose first Q head can be evaluated with a chosen ReLU."""
+
+    def first_q(self, obs: Tensor, action: Tensor, relu: Activation) -> Tensor:
+        """Q₁ (B, 1)."""
+        ...
+
+
+def guided_gradient(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:
+    """Guided backpropagation of Q₁(obs, action) to the pixels, the map M(Q, s, a) of SGQN section 4.1.
+
+    Args:
+        obs: (B, C, H, W), 0–255. Samples do not influence each other.
+        action: (B, A).
+
+    Returns:
+        (B, C, H, W), without gradient. No parameter receives a gradient.
+    """
+    pixels = obs.detach().float().requires_grad_()
+    with torch.enable_grad():
+        q = critic.first_q(pixels, action.detach(), guided_relu)
+        (gradient,) = torch.autograd.grad(q.sum(), pixels)
+    return gradient
+
+
+def frame_attribution(gradient: Tensor) -> Tensor:
+    """Largest |gradient| over each stacked frame's colours: (B, F·3, H, W) → (B, F, H, W)."""
+    return reduce(gradient.abs(), "b (f c) h w -> b f h w", "max", c=3)

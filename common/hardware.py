@@ -1,0 +1,46 @@
+"""What `auto` means on this machine, decided once, before anything is built."""
+
+import torch
+
+from common.config import Config
+from common.errors import UserError
+
+
+def concrete(config: Config) -> Config:
+    """The configuration with device, compile, amp, channels_last and optim.fused decided.
+
+    The choices are those that docs/performance.md measures as fastest.
+
+    Raises:
+        UserError: the device does not exist here.
+    """
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device={device}: this machine's PyTorch finds no CUDA device; use device=cpu")
+    cuda = device.startswith("cuda")
+    chosen = {
+        "device": device,
+        "compile": ("graphs" if cuda else "eager") if config.compile == "auto" else config.compile,
+        "amp": ("bf16" if bf16_is_fast(cuda) else "off") if config.amp == "auto" else config.amp,
+        "channels_last": True if config.channels_last == "auto" else config.channels_last,
+        "optim": config.optim.model_copy(
+            update={"fused": True if config.optim.fused == "auto" else config.optim.fused}
+        ),
+    }
+    return config.model_copy(update=chosen)
+
+
+def bf16_is_fast(cuda: bool) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if cuda:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def apply_switches(config: Config) -> None:
+    """Set the process-wide switches: TensorFloat-32 for float32 convolutions and matrix products on a GPU."""
+    torch.backends.cuda.matmul.allow_tf32 = config.tf32
+    torch.backends.cudnn.allow_tf32 = config.tf32
+    torch.backends.cudnn.benchmark = config.device.startswith("cuda")

@@ -1,0 +1,130 @@
+"""SGQN: saliency-guided Q-networks (Bertoin, Zouitine, Zouitine and Rachelson, NeurIPS 2022)."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from common import losses as sac_losses
+from common.attribution import frame_attribution, guided_gradient
+from common.config import Config, Positive, Section, Share
+from common.networks import Decoder
+from common.programs import Inputs, Metrics
+from common.replay import Batch
+from common.sac import SAC, ImageSource, Plan, report, values
+from sgqn import losses
+
+
+class Settings(Section):
+    """The `sgqn:` section; configs/default.yaml documents its keys."""
+
+    quantile: Share
+    fill: Annotated[float, Field(ge=0, le=255)] | Literal["random"]
+    auxiliary_every: Positive
+
+
+@dataclass(frozen=True)
+class SGQNPlan(Plan):
+    """SAC's plan and whether the self-supervised update runs."""
+
+    auxiliary: bool
+
+
+class SGQN(SAC):
+    """SAC whose critic must value the salient pixels alone as it values the whole, and predict them."""
+
+    LOSSES = ("bellman", "consistency", "self_supervised")
+    SECTION = "sgqn"
+    Settings = Settings
+
+    def __init__(
+        self,
+        config: Config,
+        action_size: int,
+        images: ImageSource | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__(config, action_size, images, device)
+        self.settings = config.settings
+        env, network = config.env, config.network
+        self.predictor = self.add(
+            Decoder(network.latent + action_size, network.decoder_filters, 3 * env.frames, env.image_size),
+            initialise_weights=False,
+        )
+        self.networks["predictor"] = self.predictor
+        encoder = [*self.critic.trunk.parameters(), *self.critic.projection.parameters()]
+        self.optimizers["auxiliary"] = self.adam("auxiliary", [*encoder, *self.predictor.parameters()])
+
+    def plan(self, step: int) -> SGQNPlan:
+        base = super().plan(step)
+        auxiliary = self.active("self_supervised") and step % self.settings.auxiliary_every == 0
+        return SGQNPlan(base.actor, base.targets, auxiliary)
+
+    def prepare(self, batch: Batch, plan: SGQNPlan) -> Inputs:
+        inputs = super().prepare(batch, plan)
+        if self.active("consistency"):
+            inputs["fill"] = self.fill(inputs["obs"])
+        if plan.auxiliary:
+            inputs["augmented"] = self.augment(inputs["obs"])  # τ(s)
+        return inputs
+
+    def fill(self, obs: Tensor) -> Tensor:
+        """The value (0-d) that replaces the pixels outside the mask."""
+        if self.settings.fill != "random":
+            return torch.full((), self.settings.fill, device=obs.device)
+        low, high = (bound.float() for bound in obs.aminmax())
+        return low + torch.rand((), device=obs.device) * (high - low)
+
+    def step(self, inputs: Inputs, plan: SGQNPlan) -> Metrics:
+        """Critic with consistency, actor, targets, then self-supervised saliency (algorithm 1)."""
+        metrics = super().step(inputs, plan)
+        if plan.auxiliary:
+            metrics |= self.update_saliency(inputs)
+        return metrics
+
+    def critic_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
+        """Bellman loss and consistency of Q between the observation and its salient pixels (eq. 3)."""
+        target = self.target_q(inputs)
+        obs, action = inputs["obs"], inputs["action"]
+        terms = {}
+        if self.active("consistency"):
+            salient = losses.masked(obs.float(), self.saliency(obs, action), inputs["fill"])
+            both = self.critic(torch.cat([obs, salient]), torch.cat([action, action]))
+            q, q_salient = zip(*(head.chunk(2) for head in both), strict=True)
+            terms["consistency"] = losses.consistency(q, q_salient)
+        else:
+            q = self.critic(obs, action)
+        terms["bellman"] = sac_losses.bellman(q, target)
+        return terms, values(q, target)
+
+    def update_saliency(self, inputs: Inputs) -> Metrics:
+        """Predict, from the augmented observation, the mask of the plain one (eq. 4)."""
+        mask = self.saliency(inputs["obs"], inputs["action"])  # of the critic as its step left it
+        terms = {
+            "self_supervised": losses.self_supervised(
+                self.predict_saliency(inputs["augmented"], inputs["action"]), mask
+            )
+        }
+        self.minimise(self.weighted(terms), "auxiliary", self.config.optim.auxiliary.clip)
+        return report(terms)
+
+    def saliency(self, obs: Tensor, action: Tensor) -> Tensor:
+        """M_ρ(Q₁, s, a): bool (B, F, H, W), from guided backpropagation through the current critic."""
+        attribution = frame_attribution(guided_gradient(self.critic, obs, action))
+        return losses.saliency_mask(attribution, self.settings.quantile)
+
+    def predict_saliency(self, obs: Tensor, action: Tensor) -> Tensor:
+        """M_θ(f(s), a): the predicted mask's logits (B, 3F, H, W)."""
+        return self.predictor(torch.cat([self.critic.encode(obs), action], 1))
+
+    def explain(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
+        """SAC's, and `saliency` (N, F, H, W) bool, `salient` the masked observation, `predicted` (N, 3F, H, W)."""
+        explanation = super().explain(obs, action)
+        mask = losses.saliency_mask(frame_attribution(explanation["attribution"]), self.settings.quantile)
+        with torch.no_grad():
+            predicted = self.predict_saliency(obs, action).sigmoid()
+        black = torch.zeros((), device=obs.device)
+        salient = losses.masked(obs.float(), mask, black)
+        return explanation | {"saliency": mask, "salient": salient, "predicted": predicted}

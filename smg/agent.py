@@ -1,0 +1,226 @@
+"""SMG: separated models for generalization (Zhang et al., NeurIPS 2024)."""
+
+import copy
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common import losses as sac_losses
+from common.augment import build_augmentation, compose
+from common.config import Config, Count, Positive, Probability, Section, Share
+from common.networks import MLP
+from common.programs import Inputs, Metrics
+from common.replay import Batch
+from common.sac import SAC, ImageSource, Plan, report, values
+from smg import losses
+from smg.networks import BackgroundDecoder, BackgroundEncoder, Foreground, ForegroundDecoder
+
+class Settings(Section):
+    """The `smg:` section; configs/default.yaml documents its keys."""
+
+    rho: Share
+    attribution_probability: Probability
+    mask_ratio_from_step: Count
+    auxiliary_every: Positive
+
+
+@dataclass(frozen=True)
+class SMGPlan(Plan):
+    """SAC's plan, whether the models learn, with which terms, and which τ was drawn for the batch."""
+
+    models: bool
+    mask_ratio: bool
+    attribution: bool
+
+
+class SMG(SAC):
+    """SAC on the foreground encoder of two image models that split an observation by a mask."""
+
+    LOSSES = (
+        "bellman",
+        "q_consistency",
+        "reconstruction",
+        "mask_ratio",
+        "background",
+        "empowerment",
+        "foreground_consistency",
+    )
+    SECTION = "smg"
+    Settings = Settings
+
+    def __init__(
+        self,
+        config: Config,
+        action_size: int,
+        images: ImageSource | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__(config, action_size, images, device)
+        self.settings = config.settings
+        env, network = config.env, config.network
+        shape = (network.latent, env.frames, network.decoder_filters)
+        self.foreground = self.add(ForegroundDecoder(*shape, 4, env.image_size), initialise_weights=False)
+        self.background = self.add(BackgroundDecoder(*shape, 3, env.image_size), initialise_weights=False)
+        # Both encoders start alike; what tells them apart is what they must paint.
+        self.background_encoder = copy.deepcopy(BackgroundEncoder(self.critic.trunk, self.critic.projection))
+        self.inverse_dynamics = self.add(
+            MLP(2 * network.latent, network.hidden, action_size), initialise_weights=True
+        )
+        models = {
+            "foreground": self.foreground,
+            "background": self.background,
+            "background_encoder": self.background_encoder,
+            "inverse_dynamics": self.inverse_dynamics,
+        }
+        self.networks |= models
+        parameters = [*self.critic.trunk.parameters(), *self.critic.projection.parameters()]  # f⁺
+        for model in models.values():
+            parameters += model.parameters()
+        self.optimizers["auxiliary"] = self.adam("auxiliary", parameters)
+        self.coin = random.Random(config.seed)
+
+    def plan(self, step: int) -> SMGPlan:
+        base = super().plan(step)
+        mask_ratio = self.active("mask_ratio") and step >= self.settings.mask_ratio_from_step
+        return SMGPlan(
+            base.actor,
+            base.targets,
+            models=step % self.settings.auxiliary_every == 0,
+            mask_ratio=mask_ratio,
+            attribution=self.mixture and self.coin.random() < self.settings.attribution_probability,
+        )
+
+    def build_augmentation(self):  # noqa: ANN201
+        """τ's overlay half for `mixture`; any other augmentation is τ as it stands."""
+        self.mixture = self.config.augmentation == "mixture"
+        return build_augmentation("overlay" if self.mixture else self.config.augmentation, self.images)
+
+    def prepare(self, batch: Batch, plan: SMGPlan) -> Inputs:
+        inputs = super().prepare(batch, plan)
+        inputs["backdrop"] = self.images(len(batch.obs)).float()  # ε of τ_attrib
+        if not plan.attribution:
+            inputs["augmented"] = self.augment(inputs["obs"])
+        return inputs
+
+    def step(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
+        """Critic, actor, targets, separated models (section 3 of the paper)."""
+        obs = inputs["obs"].float()
+        if plan.attribution or (plan.models and self.active("background")):
+            inputs = inputs | {"composed": self.compose(obs, inputs["backdrop"])}  # τ_attrib(o)
+        if plan.attribution:
+            inputs = inputs | {"augmented": inputs["composed"]}  # τ(o)
+
+        metrics = super().step(inputs, plan)
+        if plan.models:
+            metrics |= self.update_models(inputs, plan)
+        return metrics
+
+    def critic_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
+        """Bellman loss on o; on τ(o), consistency with Q(o) alone (poster eq. 5)."""
+        target = self.target_q(inputs)
+        obs, action = inputs["obs"], inputs["action"]
+        terms = {}
+        if self.active("q_consistency"):
+            both = self.critic(torch.cat([obs, inputs["augmented"]]), torch.cat([action, action]))
+            q, q_augmented = zip(*(head.chunk(2) for head in both), strict=True)
+            terms["q_consistency"] = losses.q_consistency(q_augmented, q)
+        else:
+            q = self.critic(obs, action)
+        terms["bellman"] = sac_losses.bellman(q, target)
+        return terms, values(q, target)
+
+    def update_models(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
+        """One step on the weighted sum of the image and action terms, encoders included."""
+        terms, diagnostics = self.model_losses(inputs, plan)
+        if not terms:
+            return {}
+        norm = self.minimise(self.weighted(terms), "auxiliary", self.config.optim.auxiliary.clip)
+        if norm is not None:
+            diagnostics["models/gradient_norm"] = norm
+        return report(terms) | diagnostics
+
+    def model_losses(self, inputs: Inputs, plan: SMGPlan) -> tuple[dict[str, Tensor], Metrics]:
+        """The separated models' terms, each computed only if it has a weight."""
+        obs = inputs["obs"].float()
+        terms, diagnostics = {}, {}
+
+        # f⁺ encodes in one batch all that the active terms ask of it.
+        views = {"obs": obs}
+        if self.active("empowerment"):
+            views["next_obs"] = inputs["next_obs"].float()
+        if self.active("foreground_consistency"):
+            views["augmented"] = inputs["augmented"]
+        latent = encode_together(self.critic.encode, views)  # z⁺
+
+        if self.active("empowerment"):
+            predicted = self.inverse_dynamics(torch.cat([latent["obs"], latent["next_obs"]], 1))
+            terms["empowerment"] = losses.empowerment(predicted, inputs["action"])
+
+        if self.active("reconstruction") or plan.mask_ratio or self.active("foreground_consistency"):
+            decoded = [name for name in ("obs", "augmented") if name in latent]
+            image, mask = self.foreground.images(torch.cat([latent[name] for name in decoded]))
+            foreground = dict(zip(decoded, map(Foreground, image.split(len(obs)), mask.split(len(obs))), strict=True))
+            plain = foreground["obs"]
+            diagnostics["models/mask_mean"] = plain.mask.detach().mean()
+            if plan.mask_ratio:
+                terms["mask_ratio"] = losses.mask_ratio(plain.mask, self.settings.rho)
+            if self.active("foreground_consistency"):
+                terms["foreground_consistency"] = losses.foreground_consistency(
+                    losses.attribution(*foreground["augmented"]), losses.attribution(*plain)
+                )
+
+        backgrounds = {}  # what g⁻ paints
+        if self.active("reconstruction"):
+            backgrounds["obs"] = obs
+        if self.active("background"):
+            backgrounds["composed"] = inputs["composed"]
+        if backgrounds:
+            latent = encode_together(self.background_encoder, backgrounds)  # z⁻
+            images = self.background.images(torch.cat(list(latent.values()))).split(len(obs))
+            painted = dict(zip(backgrounds, images, strict=True))
+        if self.active("reconstruction"):
+            terms["reconstruction"] = losses.reconstruction(losses.reconstruct(*plain, painted["obs"]), obs)
+        if self.active("background"):
+            terms["background"] = losses.background(painted["composed"], inputs["backdrop"])
+        return terms, diagnostics
+
+    @torch.no_grad()
+    def compose(self, obs: Tensor, backdrop: Tensor) -> Tensor:
+        """τ_attrib(o) = o ⊙ M + ε ⊙ (1 − M), with the current networks' soft mask, detached."""
+        mask = self.foreground.images(self.critic.encode(obs)).mask
+        return compose(obs, mask, backdrop)
+
+    def explain(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
+        """SAC's, and what the two models see in uint8 observations (N, 3F, H, W).
+
+        Returns:
+            mask (N, F, H, W) in (0, 1); foreground o⁺ ⊙ M, background o⁻ and reconstruction o',
+            (N, 3F, H, W), 0–255.
+        """
+        with torch.no_grad():
+            foreground = self.foreground.images(self.critic.encode(obs))
+            background = self.background.images(self.background_encoder(obs))
+        return super().explain(obs, action) | {
+            "mask": foreground.mask,
+            "foreground": losses.attribution(*foreground),
+            "background": background,
+            "reconstruction": losses.reconstruct(*foreground, background),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        version, words, gauss = self.coin.getstate()
+        return super().state_dict() | {"coin": [version, list(words), gauss]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        version, words, gauss = state["coin"]
+        self.coin.setstate((version, tuple(words), gauss))
+
+
+def encode_together(encoder, views: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ANN001
+    """Encode several views of a batch in one pass: name → latent (B, latent)."""
+    latents = encoder(torch.cat(list(views.values())))
+    return dict(zip(views, latents.chunk(len(views)), strict=True))

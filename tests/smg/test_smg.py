@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+
+from common.augment import overlay
+from smg import losses
+from smg.agent import SMGPlan
+from tests import released
+
+MODEL_TERMS = ("reconstruction", "mask_ratio", "background", "empowerment", "foreground_consistency")
+CRITIC_ONLY = SMGPlan(actor=False, targets=False, models=False, mask_ratio=True, attribution=False)
+FULL = SMGPlan(actor=True, targets=True, models=True, mask_ratio=True, attribution=False)
+FULL_ATTRIBUTION = SMGPlan(actor=True, targets=True, models=True, mask_ratio=True, attribution=True)
+CASES = {
+    "critic_only_overlay": CRITIC_ONLY,
+    "full_overlay": FULL,
+    "full_attribution": FULL_ATTRIBUTION,
+    "burst_overlay": SMGPlan(actor=True, targets=True, models=True, mask_ratio=False, attribution=False),
+}
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return released.numbers("smg")
+
+
+def build(stored, *overrides):
+    return released.agent("smg", stored, "smg.rho=0.06", *overrides)
+
+
+def inputs(stored):
+    names = ("obs", "next_obs", "action", "reward", "not_done", "noise_next", "noise_obs")
+    values = {name: released.tensor(stored[f"batch/{name}"]) for name in names}
+    backdrop, other = (released.tensor(stored[f"batch/images_{number}"]).float() for number in (1, 2))
+    return values | {"backdrop": backdrop, "augmented": overlay(values["obs"], other)}
+
+
+def views(agent, values, drawn):
+    """The inputs as `step` completes them for the drawn τ."""
+    composed = agent.compose(values["obs"].float(), values["backdrop"])
+    return values | {"composed": composed} | ({"augmented": composed} if drawn == "attribution" else {})
+
+
+def test_mask_and_views_are_those_of_the_released_code(stored):
+    agent = build(stored)
+    values = views(agent, inputs(stored), "attribution")
+    with torch.no_grad():
+        foreground = agent.foreground.images(agent.critic.encode(values["obs"]))
+        background = agent.background.images(agent.background_encoder(values["obs"]))
+    np.testing.assert_allclose(foreground.mask, stored["mask"], rtol=1e-5, atol=1e-6)
+    for name, image in (
+        ("foreground", foreground.image),
+        ("background", background),
+        ("reconstruction", losses.reconstruct(*foreground, background)),
+        ("attribution_view", values["composed"]),
+        ("overlay_view", inputs(stored)["augmented"]),
+    ):
+        np.testing.assert_allclose(image.mean((2, 3)), stored[f"{name}_mean"], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("drawn", ["overlay", "attribution"])
+def test_critic_losses_and_gradients(stored, drawn):
+    agent = build(stored)
+    terms, _ = agent.critic_losses(views(agent, inputs(stored), drawn))
+    for term, name in (("bellman", "bellman"), ("q_consistency", f"q_consistency_{drawn}")):
+        np.testing.assert_allclose(terms[term].item(), stored[f"loss/{name}"], rtol=1e-5, err_msg=name)
+        released.assert_gradients(agent, terms[term], stored, name)
+
+
+@pytest.mark.parametrize("drawn", ["overlay", "attribution"])
+def test_model_losses_and_gradients(stored, drawn):
+    agent = build(stored)
+    terms, _ = agent.model_losses(views(agent, inputs(stored), drawn), FULL)
+    assert set(terms) == set(MODEL_TERMS)
+    for term, loss in terms.items():
+        name = f"{term}_{drawn}" if term == "foreground_consistency" else term
+        np.testing.assert_allclose(loss.item(), stored[f"loss/{name}"], rtol=1e-5, err_msg=name)
+        released.assert_gradients(agent, loss, stored, name)
+
+
+def test_actor_loss_and_gradients(stored):
+    agent = build(stored)
+    terms, _ = agent.actor_losses(inputs(stored))
+    np.testing.assert_allclose(terms["policy"].item(), stored["loss/actor"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_step_moves_every_parameter_as_the_released_code_does(stored, case):
+    agent = build(stored)
+    before = released.snapshot(agent)
+    agent.step(inputs(stored), CASES[case])
+    released.assert_step(agent, before, stored, case)
+
+
+@pytest.mark.parametrize("term", MODEL_TERMS)
+def test_a_model_term_without_weight_is_not_computed_and_changes_nothing_else(stored, term):
+    agent = build(stored)
+    full, _ = agent.model_losses(views(agent, inputs(stored), "overlay"), FULL)
+    ablated_agent = build(stored, f"losses.{term}=0")
+    plan = SMGPlan(True, True, models=True, mask_ratio=term != "mask_ratio", attribution=False)
+    ablated, _ = ablated_agent.model_losses(views(ablated_agent, inputs(stored), "overlay"), plan)
+    assert set(ablated) == set(full) - {term}
+    for name, loss in ablated.items():
+        torch.testing.assert_close(loss, full[name], rtol=1e-5, atol=0)
+    weighted = agent.weighted(full) - agent.weights[term] * full[term]
+    torch.testing.assert_close(ablated_agent.weighted(ablated), weighted, rtol=1e-5, atol=1e-5)
+
+
+def test_q_consistency_without_weight_leaves_the_bellman_loss(stored):
+    full, _ = build(stored).critic_losses(views(build(stored), inputs(stored), "overlay"))
+    ablated, _ = build(stored, "losses.q_consistency=0").critic_losses(inputs(stored))
+    assert list(ablated) == ["bellman"]
+    torch.testing.assert_close(ablated["bellman"], full["bellman"], rtol=1e-6, atol=0)
+
+
+def test_plan_follows_the_released_schedule():
+    agent = build(released.numbers("smg"), "smg.mask_ratio_from_step=1001")
+    burst, odd, even = agent.plan(1000), agent.plan(1001), agent.plan(1002)
+    assert burst.actor and burst.targets and burst.models and not burst.mask_ratio
+    assert not (odd.actor or odd.targets or odd.models) and even.models and even.mask_ratio
+
+
+def test_one_batch_in_four_is_attributed():
+    agent = build(released.numbers("smg"), "smg.attribution_probability=0.25")
+    drawn = sum(agent.plan(step).attribution for step in range(4000))
+    # Binomial(4000, 1/4): mean 1000, standard deviation 27.
+    assert abs(drawn - 1000) < 4 * 27
+
+
+def test_encoders_start_as_copies():
+    agent = build(released.numbers("smg"))
+    fresh = type(agent)(agent.config, 3)
+    for one, two in zip(
+        fresh.critic.trunk.parameters(), fresh.background_encoder.trunk.parameters(), strict=True
+    ):
+        assert torch.equal(one, two) and one is not two

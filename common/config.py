@@ -25,7 +25,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
-    SerializeAsAny,
     ValidationError,
 )
 
@@ -40,11 +39,16 @@ COMMAND_LINE = "command line"
 RESOLVED_NAME = "config.yaml"
 
 
-# Types of values. YAML writes 5e5 as a float, which is as good an integer as 500000.
+# Types of values. YAML reads 5e5 as a float, which is as good an integer as 500000, and a name such as 7
+# as an integer.
 
 
 def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _share(value: Any) -> Any:
@@ -99,7 +103,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float | Literal["auto"], PlainValidator(_share)]
 Switch = Literal["auto"] | bool
 Device = Annotated[str, AfterValidator(_device)]
-FolderName = Annotated[str, AfterValidator(_folder_name)]
+Text = Annotated[str, BeforeValidator(_text)]
+FolderName = Annotated[str, BeforeValidator(_text), AfterValidator(_folder_name)]
 
 
 class Section(BaseModel):
@@ -109,7 +114,7 @@ class Section(BaseModel):
 
 
 class Run(Section):
-    dir: str | None
+    dir: Text | None
     name: FolderName | None
 
 
@@ -132,8 +137,8 @@ class Evaluation(Section):
 
 
 class Data(Section):
-    root: str | None
-    overlay: str | None
+    root: Text | None
+    overlay: Text | None
     overlay_bank: Positive
 
 
@@ -189,10 +194,10 @@ class Optimisers(Section):
 
 class WandB(Section):
     mode: Literal["offline", "online", "disabled"]
-    project: str
-    entity: str | None
-    group: str | None
-    name: str | None
+    project: Text
+    entity: Text | None
+    group: Text | None
+    name: Text | None
 
 
 class Checkpoint(Section):
@@ -239,8 +244,8 @@ class Config(Section):
     losses: dict[str, Weight]
     wandb: WandB
     checkpoint: Checkpoint
-    settings: SerializeAsAny[BaseModel] | None
-    """The agent's own section, an instance of its class's `Settings`."""
+    settings: Any
+    """The agent's own section: an instance of its class's `Settings`, or None."""
 
     def run_folder(self) -> Path:
         """The run's folder: `run.dir`, else runs/<task>/<agent>[-no_<term>…]/<run.name or seed…>."""

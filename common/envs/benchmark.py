@@ -96,10 +96,11 @@ class BenchmarkEnv(gymnasium.Env):
         elif shift != "train":
             self._simulator.appearance.wear(self._simulator.physics, shift, None)
 
-        size = (image_size, image_size)
-        self.observation_space = gymnasium.spaces.Box(0, 255, (3 * frames, *size), np.uint8)
-        self.action_space = gymnasium.spaces.Box(-1, 1, (self._simulator.action_size,), np.float32)
-        self._stack = np.zeros((3 * frames, *size), np.uint8)
+        self.obs_shape = (3 * frames, image_size, image_size)
+        self.action_size = self._simulator.action_size
+        self.observation_space = gymnasium.spaces.Box(0, 255, self.obs_shape, np.uint8)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (self.action_size,), np.float32)
+        self._stack = np.zeros(self.obs_shape, np.uint8)
         self._episodes = 0  # begun since the seed was set
         self._steps = 0  # simulator steps of this episode
         self._choice: int | None = None  # index into the clips or presets

@@ -1,4 +1,4 @@
-"""How a suite task looks: the textures and the body colour that a visual shift changes, and nothing else."""
+"""How a task looks: the textures and material colours that a visual shift changes, and nothing else."""
 
 # MuJoCo's names live in a compiled module without type stubs.
 # pyright: reportAttributeAccessIssue=false
@@ -23,14 +23,14 @@ _SCENE = '<mujoco><include file="skybox.xml"/><include file="materials.xml"/></m
 
 @dataclass(frozen=True)
 class Look:
-    """Pixels of the suite's two textures, flattened, and the body material's RGBA."""
+    """Pixels of textures, uint8, flattened, and RGBA of materials, by name."""
 
     textures: dict[str, np.ndarray]
-    body: np.ndarray
+    materials: dict[str, np.ndarray]
 
 
 def look(shift: str, preset: Preset | None) -> Look:
-    """The look of a shift: the suite's own, a colour preset's, or one of the two green screens."""
+    """The look of a suite task under a shift: the suite's own, a colour preset's, or one of the two green screens."""
     if preset is not None:
         return _compile(
             sky={"rgb1": preset["skybox_rgb"]},
@@ -44,23 +44,24 @@ def look(shift: str, preset: Preset | None) -> Look:
 
 
 def wear(physics: Physics, new: Look) -> None:
-    """Change the live model's textures and body colour to those of `new`, in the renderer too.
+    """Change the live model's textures and materials to those of `new`, in the renderer too.
 
     Raises:
-        UserError: the model has no such textures (a task outside the suite's usual materials).
+        UserError: the model has no such textures (a suite task without the usual materials).
     """
     model = physics.model.ptr
     contexts = physics.contexts  # dm_control makes them on first use
     assert contexts is not None
-    for name in TEXTURES:
+    for name, image in new.textures.items():
         texture, pixels = _texture(model, name)
-        if model.tex_data[pixels].size != new.textures[name].size:
+        if model.tex_data[pixels].size != image.size:
             raise UserError(f"the model's texture '{name}' is not the suite's, so its look cannot be changed")
-        model.tex_data[pixels] = new.textures[name]
+        model.tex_data[pixels] = image
         # tex_data alone shows only before the first render.
         with contexts.gl.make_current() as context:
             context.call(mujoco.mjr_uploadTexture, model, contexts.mujoco.ptr, texture)
-    model.mat_rgba[_id(model, mujoco.mjtObj.mjOBJ_MATERIAL, BODY)] = new.body
+    for name, rgba in new.materials.items():
+        model.mat_rgba[_id(model, mujoco.mjtObj.mjOBJ_MATERIAL, name)] = rgba
 
 
 def _compile(sky: dict[str, np.ndarray], floor: dict[str, np.ndarray], body: np.ndarray | None) -> Look:
@@ -78,7 +79,8 @@ def _compile(sky: dict[str, np.ndarray], floor: dict[str, np.ndarray], body: np.
     assets = {"skybox.xml": ElementTree.tostring(skybox), "materials.xml": ElementTree.tostring(materials)}
     model = mujoco.MjModel.from_xml_string(_SCENE, assets)
     textures = {name: model.tex_data[_texture(model, name)[1]].copy() for name in TEXTURES}
-    return Look(textures, model.mat_rgba[_id(model, mujoco.mjtObj.mjOBJ_MATERIAL, BODY)].copy())
+    body_colour = model.mat_rgba[_id(model, mujoco.mjtObj.mjOBJ_MATERIAL, BODY)].copy()
+    return Look(textures, {BODY: body_colour})
 
 
 def _text(colour: np.ndarray) -> str:

@@ -29,7 +29,8 @@ from pydantic import (
 )
 
 from common import yaml_files
-from common.envs.shifts import SHIFTS
+from common.envs.backgrounds import data_root
+from common.envs.shifts import expand, shifts_of
 from common.errors import UserError, did_you_mean
 from common.networks import trunk_resolution
 from common.registry import AGENTS, agent_class, is_import_path, registered_ancestor
@@ -87,12 +88,6 @@ def _interval(value: Any) -> Any:
     raise ValueError("a duration such as 20s, 10min or 1h, or a positive number of agent steps")
 
 
-def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError("a list without repetitions")
-    return values
-
-
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)]
@@ -104,6 +99,7 @@ Share = Annotated[float | Literal["auto"], PlainValidator(_share)]
 Switch = Literal["auto"] | bool
 Device = Annotated[str, AfterValidator(_device)]
 Text = Annotated[str, BeforeValidator(_text)]
+Folder = Annotated[str, BeforeValidator(_text), AfterValidator(os.path.expanduser)]
 FolderName = Annotated[str, BeforeValidator(_text), AfterValidator(_folder_name)]
 
 
@@ -114,7 +110,7 @@ class Section(BaseModel):
 
 
 class Run(Section):
-    dir: Text | None
+    dir: Folder | None
     name: FolderName | None
 
 
@@ -129,7 +125,7 @@ class Train(Section):
 class Evaluation(Section):
     every: Positive
     episodes: Positive
-    shifts: Annotated[tuple[str, ...], Field(min_length=1, strict=False), AfterValidator(_unique)]
+    shifts: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     seed_offset: Seed
     clips: Annotated[tuple[Count, Count], Field(strict=False)] | None
     envs: Positive
@@ -137,9 +133,22 @@ class Evaluation(Section):
 
 
 class Data(Section):
-    root: Text | None
-    overlay: Text | None
+    root: Folder | None
+    overlay: Folder | None
     overlay_bank: Positive
+
+    def root_folder(self) -> Path | None:
+        """The folder of clips and presets: `data.root`, else $SMG_DATA, else None (procedural ones).
+
+        Raises:
+            UserError: it does not exist.
+        """
+        return data_root(self.root)
+
+    def overlay_folder(self) -> Path | None:
+        """The folder of overlay images: `data.overlay`, else $SMG_OVERLAY, else None (procedural ones)."""
+        folder = self.overlay or os.environ.get("SMG_OVERLAY")
+        return Path(folder) if folder else None
 
 
 class Environment(Section):
@@ -485,7 +494,7 @@ def _validate(values: dict[str, Any], origins: Origins) -> Config:
     if "settings" in values:  # the field's name; in YAML the section has the agent's
         raise _unknown(("settings",), origins, agent_type)
     _check_losses(values, agent_type, origins)
-    _fill_capacity(values)
+    _resolve(values)
     common = {key: value for key, value in values.items() if key not in section}
     settings = None
     try:
@@ -516,10 +525,13 @@ def _check_losses(values: dict[str, Any], agent_type: type[Any], origins: Origin
             raise UserError(f"losses.{term}: agent {agent} computes this term, but no file gives its weight")
 
 
-def _fill_capacity(values: dict[str, Any]) -> None:
-    """Replace a replay capacity of `auto` by what holds every transition of the run."""
+def _resolve(values: dict[str, Any]) -> None:
+    """Replace what stands for values that follow from others: groups of shifts, a capacity of `auto`."""
     try:
-        if values["replay"]["capacity"] == "auto":
+        shifts, capacity = values["eval"]["shifts"], values["replay"]["capacity"]
+        names = [shifts] if isinstance(shifts, str) else shifts
+        values["eval"]["shifts"] = list(expand(names, values["task"]))
+        if capacity == "auto":
             values["replay"]["capacity"] = max(values["train"]["steps"], values["train"]["batch"])
     except (KeyError, TypeError):
         return  # something is missing or of a wrong type, which the validation reports
@@ -544,8 +556,8 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     if evaluation.clips is not None and evaluation.clips[0] > evaluation.clips[1]:
         yield ("eval", "clips"), f"should be [first, last] with first <= last, got {list(evaluation.clips)}"
     for shift in evaluation.shifts:
-        if shift not in SHIFTS:
-            yield ("eval", "shifts"), f"unknown shift '{shift}'; {did_you_mean(shift, SHIFTS)}"
+        if shift not in (known := shifts_of(config.task)):
+            yield ("eval", "shifts"), f"{config.task} has no shift '{shift}'; {did_you_mean(shift, known)}"
     for name, folder in (("root", config.data.root), ("overlay", config.data.overlay)):
         if folder is not None and not Path(folder).is_dir():
             yield ("data", name), f"the folder {folder} does not exist"

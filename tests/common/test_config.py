@@ -157,6 +157,7 @@ def test_run_folder_names_what_is_switched_off() -> None:
     ablated = smoke("losses.background=0", "losses.empowerment=0", "run.name=try")
     assert ablated.run_folder() == Path("runs/walker_walk/smg-no_background-no_empowerment/try")
     assert smoke("run.dir=a b/ü").run_folder() == Path("a b/ü")
+    assert smoke("run.dir=~/x").run_folder() == Path.home() / "x"
 
 
 def test_checkpoint_intervals() -> None:
@@ -168,6 +169,21 @@ def test_checkpoint_intervals() -> None:
     assert interval("10min") == (600, None)
     assert interval("2h") == (7200, None)
     assert interval("500") == (None, 500)
+
+
+def test_shifts_by_group_and_by_name() -> None:
+    everything = ("train", "color_easy", "color_hard", "video_easy", "video_hard")
+    assert smoke().eval.shifts == everything
+    assert smoke("eval.shifts=video_hard").eval.shifts == ("video_hard",)
+    assert smoke("eval.shifts=[video_hard, all]").eval.shifts == ("video_hard", *everything[:-1])
+
+
+def test_overlay_folder_from_key_or_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SMG_OVERLAY", raising=False)
+    assert smoke().data.overlay_folder() is None
+    monkeypatch.setenv("SMG_OVERLAY", "/elsewhere")
+    assert smoke().data.overlay_folder() == Path("/elsewhere")
+    assert smoke(f"data.overlay={tmp_path}").data.overlay_folder() == tmp_path
 
 
 # Packaged files
@@ -374,9 +390,10 @@ def test_a_run_folder_imports_no_code_unasked(module: str, tmp_path: Path) -> No
         ("network.log_std=[2, -10]", "network.log_std: should be [low, high] with low < high"),
         (
             "eval.shifts=[train, vide_hard]",
-            "eval.shifts: unknown shift 'vide_hard'; did you mean 'video_hard'?",
+            "eval.shifts: walker_walk has no shift 'vide_hard'; did you mean 'video_hard'?",
         ),
-        ("eval.shifts=[train, train]", "eval.shifts: should be a list without repetitions"),
+        ("eval.shifts=[]", "eval.shifts: should be a longer list, got []"),
+        ("eval.shifts=[[train]]", "eval.shifts.0: should be text, got ['train']"),
         ("eval.clips=[3, 1]", "eval.clips: should be [first, last] with first <= last"),
         ("augmentation=3", "augmentation: should be null, a name"),
         ("augmentation=[overlay, null]", "augmentation: should be null, a name"),

@@ -1,0 +1,241 @@
+"""The `smg` command, also `python -m common.cli`.
+
+Each subcommand is one function that adds its parser and names the function that runs it; heavy imports
+happen there, so that `--help` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import UserError
+from common.gl import NoRenderer
+
+if TYPE_CHECKING:
+    from common.config import Config
+
+Commands = Any  # argparse keeps the type of add_subparsers' result private
+
+STATUSES = """\
+exit status: 0 done; 1 doctor found a problem; 2 bad input; 3 no OpenGL renderer; 75 stopped by a
+scheduler's signal, to be continued with --resume; 130 stopped by Ctrl-C"""
+
+OVERRIDES = "set any key of configs/default.yaml; the value is YAML"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status; see `STATUSES`."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse fills a list of positional arguments only once; overrides may stand between the options.
+    unknown = [text for text in rest if text.startswith("-") or not hasattr(arguments, "overrides")]
+    if unknown:
+        parser.error(
+            f"{arguments.command}: unknown argument {unknown[0]} (see smg {arguments.command} --help)"
+        )
+    if rest:
+        arguments.overrides += rest
+    try:
+        return arguments.run(arguments)
+    except UserError as error:
+        print(f"smg: {error}", file=sys.stderr)
+        return 3 if isinstance(error, NoRenderer) else 2
+    except KeyboardInterrupt:
+        print("smg: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone (`smg config … | head`); Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="smg",
+        description="Train SMG, SGQN and SAC from pixels and test them under visual shifts.",
+        epilog=f"'smg COMMAND --help' explains each, with examples.\n\n{STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (_add_train, _add_eval, _add_config, _add_doctor):
+        add(commands)
+    return parser
+
+
+def _add_train(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "train",
+        "train and evaluate an agent, or continue a run",
+        "smg train --agent smg --task walker_walk",
+        "smg train --agent sgqn --task cartpole_swingup --preset laptop seed=1 data.root=~/dmcgb",
+        "smg train --agent smg --task walker_walk --config configs/ablations/smg_no_background.yaml",
+        "smg train --agent my_package.my_module:MyAgent --task walker_walk",
+        "smg train --resume runs/walker_walk/smg/seed0",
+    )
+    _add_selection(parser)
+    parser.add_argument("--resume", metavar="RUN_DIR", help="continue this run, exactly where it stopped")
+    _add_allow_code(parser)
+    parser.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from common.config import load_run_config
+
+    if arguments.resume is None:
+        config = _selected(arguments)
+        resume = None
+    else:
+        given = [f"--{name}" for name in ("agent", "task", "preset", "config") if getattr(arguments, name)]
+        if given:
+            raise UserError(
+                f"{given[0]} does not go with --resume: a run keeps the configuration it began with"
+            )
+        resume = Path(arguments.resume)
+        config = load_run_config(resume, arguments.overrides, arguments.allow_code)
+    from common.train import train
+
+    return train(config, resume)
+
+
+def _add_eval(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "eval",
+        "evaluate the agent of a run under visual shifts",
+        "smg eval runs/walker_walk/smg/seed0",
+        "smg eval runs/walker_walk/smg/seed0 --shifts video_easy,video_hard --episodes 20",
+        "smg eval downloaded_run --seed 7 data.root=~/dmcgb",
+    )
+    parser.add_argument("run_folder", metavar="RUN_DIR", help="folder of a run")
+    parser.add_argument(
+        "--shifts",
+        metavar="A,B",
+        help="visual shifts; all: the task's benchmark, views: moved cameras; by default the run's eval.shifts",
+    )
+    parser.add_argument(
+        "--episodes", metavar="N", help="episodes per shift; by default the run's eval.episodes"
+    )
+    parser.add_argument(
+        "--seed",
+        metavar="S",
+        help="environments are seeded with S + eval.seed_offset; by default the run's seed",
+    )
+    _add_overrides(parser)
+    _add_allow_code(parser)
+    parser.set_defaults(run=_eval)
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from common.config import load_run_config
+
+    overrides = []
+    if arguments.shifts is not None:
+        overrides.append(f"eval.shifts=[{arguments.shifts}]")
+    if arguments.episodes is not None:
+        overrides.append(f"eval.episodes={arguments.episodes}")
+    if arguments.seed is not None:
+        overrides.append(f"seed={arguments.seed}")
+    folder = Path(arguments.run_folder)
+    config = load_run_config(folder, [*overrides, *arguments.overrides], arguments.allow_code)
+    from common.evaluate import evaluate_run
+
+    return evaluate_run(config, folder)
+
+
+def _add_config(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "config",
+        "print the resolved configuration that the same arguments would train with",
+        "smg config --agent smg --task walker_walk",
+        "smg config --agent sgqn --task finger_spin --preset paper optim.critic.lr=3e-4",
+    )
+    _add_selection(parser)
+    parser.set_defaults(run=_config)
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    from common.config import to_yaml
+
+    print(to_yaml(_selected(arguments)), end="", flush=True)
+    return 0
+
+
+def _add_doctor(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "doctor",
+        "check that training can start here: Python, device, OpenGL, versions, data, memory, disk",
+        "smg doctor",
+        "smg doctor --agent sgqn --task finger_spin --preset paper data.root=~/dmcgb",
+    )
+    _add_selection(parser)
+    parser.set_defaults(run=_doctor, agent="smg", task="walker_walk")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from common.doctor import examine
+
+    return examine(_selected(arguments))
+
+
+def _command(commands: Commands, name: str, purpose: str, *examples: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    """The arguments that select a configuration."""
+    parser.add_argument("--agent", metavar="A", help="sac, sgqn, smg, or package.module:Class of your own")
+    parser.add_argument("--task", metavar="T", help="walker_walk, or any DOMAIN_TASK of the dm_control suite")
+    parser.add_argument(
+        "--preset", metavar="P", help="paper, laptop or smoke; by default paper with a GPU, laptop without"
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="YAML file on top; may be repeated, last wins",
+    )
+    _add_overrides(parser)
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=OVERRIDES)
+
+
+def _add_allow_code(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="import the agent that the run folder names as package.module:Class",
+    )
+
+
+def _selected(arguments: argparse.Namespace) -> "Config":
+    from common.config import load
+
+    return load(
+        arguments.agent,
+        arguments.task,
+        arguments.preset,
+        arguments.config,
+        arguments.overrides,
+        announce=lambda line: print(line, file=sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

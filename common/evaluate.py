@@ -6,17 +6,22 @@ once and however many processes they are spread over.
 """
 
 import statistics
-from collections.abc import Callable
-from typing import Any, Protocol
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from common import checkpoint, gl
+from common.config import Config
 from common.console import returns_by_shift
-from common.envs.processes import EnvPool
+from common.envs.processes import EnvironmentDied, EnvPool
+from common.errors import UserError
+from common.hardware import concrete
+from common.metrics import JsonLines, Record
 from common.study.published import published_score
-
-Record = dict[str, Any]
 
 
 class Policy(Protocol):
@@ -30,31 +35,26 @@ class Policy(Protocol):
 
 
 class Evaluator:
-    """Evaluates a policy in environments that are kept from one evaluation to the next.
+    """Evaluates policies in environments that are kept from one evaluation to the next.
 
     Args:
-        make_pool: (shifts, one per environment) → pool.
+        arguments: of the BenchmarkEnv, all but its shift.
         shifts: the visual shifts.
         episodes: per shift.
-        envs: environments that step together.
-        seed: of the evaluation environments.
+        envs: environments that step together, at most.
+        processes: over which they are spread; 0 keeps them in this process.
     """
 
     def __init__(
-        self,
-        make_pool: Callable[[list[str]], EnvPool],
-        shifts: tuple[str, ...],
-        episodes: int,
-        envs: int,
-        seed: int,
+        self, arguments: Record, shifts: tuple[str, ...], episodes: int, envs: int, processes: int
     ) -> None:
         self.shifts = shifts
         self.episodes = episodes
-        self.seed = seed
-        self._copies = max(1, min(episodes, envs // len(shifts)))
-        self._envs = min(envs, len(shifts) * self._copies)
-        self._make_pool = make_pool
-        self._pools: dict[tuple[str, ...], EnvPool] = {}
+        self._arguments = arguments
+        self._envs = envs
+        self._processes = processes
+        self._copies = max(1, min(episodes, envs // len(shifts)))  # environments per shift
+        self._pool: EnvPool | None = None
 
     def run(
         self,
@@ -63,14 +63,124 @@ class Evaluator:
         check: Callable[[], None] = lambda: None,
         progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> list[Record]:
-        """Evaluation number `number`: every episode's shift, seed, number, return, length and background.
+        """Evaluation number `number`: every episode's shift, seed, episode, return, length and background.
 
-        `check` is called between steps and may raise to stop early.
+        `check` is called between steps and may raise to stop early. A dead environment process is
+        replaced and its episodes are played again, once.
         """
-        jobs = [(shift, episode) for shift in self.shifts for episode in range(self.episodes)]
         records: list[Record] = []
-        progress(0, len(jobs))
-        for first in range(0, len(jobs), self._envs):
-            records += self._together(jobs[first : first + self._envs], policy, number, check)
-            progress(len(records), len(jobs))
+        total = len(self.shifts) * self.episodes
+        for jobs in self._waves():
+            progress(len(records), total)
+            try:
+                records += self._play(jobs, policy, number, check)
+            except EnvironmentDied:
+                self.close()
+                records += self._play(jobs, policy, number, check)
+        progress(total, total)
         return records
+
+    def _waves(self) -> Iterator[list[tuple[int, int]]]:
+        """(environment, episode) pairs that play together; an environment plays one at a time."""
+        for first in range(0, self.episodes, self._copies):
+            block = [
+                (shift * self._copies + episode - first, episode)
+                for shift in range(len(self.shifts))
+                for episode in range(first, min(first + self._copies, self.episodes))
+            ]
+            for start in range(0, len(block), self._envs):
+                yield block[start : start + self._envs]
+
+    @torch.no_grad()
+    def _play(
+        self, jobs: list[tuple[int, int]], policy: Policy, number: int, check: Callable[[], None]
+    ) -> list[Record]:
+        pool = self._open()
+        playing = [env for env, _ in jobs]
+        options = [{"evaluation": number, "episode": episode, "episodes": self.episodes} for _, episode in jobs]
+        obs, infos = pool.reset(playing, options)
+        records = {
+            env: {
+                "shift": self.shifts[env // self._copies],
+                "seed": self._arguments["seed"],
+                "episode": episode,
+                "return": 0.0,
+                "length": 0,
+                "background": info["background"],
+            }
+            for (env, episode), info in zip(jobs, infos, strict=True)
+        }
+        while playing:
+            check()
+            actions = policy.act(torch.from_numpy(obs).to(policy.device), sample=False)
+            step = pool.step(actions.cpu().numpy(), playing)
+            for env, reward in zip(playing, step.rewards, strict=True):
+                records[env]["return"] += float(reward)
+                records[env]["length"] += 1
+            going_on = ~(step.terminated | step.truncated)
+            playing = [env for env, on in zip(playing, going_on, strict=True) if on]
+            obs = step.obs[going_on]
+        return list(records.values())
+
+    def _open(self) -> EnvPool:
+        if self._pool is None:
+            arguments = [self._arguments | {"shift": shift} for shift in self.shifts for _ in range(self._copies)]
+            self._pool = EnvPool(arguments, self._processes)
+        return self._pool
+
+    @property
+    def action_size(self) -> int:
+        """Values per action."""
+        return self._open().action_size
+
+    def close(self) -> None:
+        """End the environments; they start again when needed."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+def summary_table(records: list[Record], agent: str, task: str) -> str:
+    """Returns per shift as text, beside the paper's number where it prints one."""
+    lines = [f"{'shift':<12} {'return':>15}   {'paper':<28}"]
+    count = 0
+    for shift, returns in returns_by_shift(records).items():
+        count = len(returns)
+        deviation = statistics.stdev(returns) if count > 1 else 0.0
+        published = published_score(agent, task, shift)
+        paper = "-"
+        if published is not None:
+            spread = "" if published.deviation is None else f" ± {published.deviation:g}"
+            paper = f"{published.mean:g}{spread} ({published.source})"
+        lines.append(f"{shift:<12} {statistics.fmean(returns):>7.1f} ± {deviation:<5.1f}   {paper:<28}".rstrip())
+    episodes = "episode" if count == 1 else "episodes"
+    lines.append(f"ours: mean ± sd over {count} {episodes} of one seed; paper: mean ± sd over seeds")
+    return "\n".join(lines)
+
+
+def evaluate_run(config: Config, folder: Path) -> int:
+    """Evaluate a run's newest checkpoint, print the table and append its episodes to evaluations.jsonl.
+
+    Raises:
+        UserError: the run has no readable checkpoint.
+    """
+    from common.build import build_agent, build_evaluator, build_images
+
+    gl.select_backend()
+    if not checkpoint.exists(folder / "checkpoint"):
+        raise UserError(f"{folder} has no checkpoint to evaluate; train first, or continue with --resume {folder}")
+    state, _ = checkpoint.load(folder / "checkpoint", None)
+    config = concrete(config)
+    evaluator = build_evaluator(config)
+    try:
+        agent = build_agent(config, evaluator.action_size, build_images(config))
+        agent.load_state_dict(state["agent"])
+        records = evaluator.run(agent, 0, progress=lambda done, of: print(f"\r{done}/{of} episodes", end="", file=sys.stderr))
+    finally:
+        evaluator.close()
+    with JsonLines(folder / "evaluations.jsonl") as log:
+        for record in records:
+            log.write({"step": state["step"], "evaluation": 0} | record)
+    print(f"\n{config.agent} on {config.task} after {state['step']} agent steps")
+    print(summary_table(records, config.agent, config.task))
+    return 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import checkpoint
+from common import checkpoint, gl
+from common.build import Parts, build, replay_size
 from common.config import Config
 from common.console import Console
+from common.envs.backgrounds import data_summary
 from common.envs.processes import EnvironmentDied
-from common.errors import CorruptFile, UserError
-from common.evaluate import Evaluator, summary_table
-from common.metrics import JsonLines, Mirror, Record
-from common.registry import agent_class
-from common.replay import Replay
-from common.run_folder import RunFolder
-from common.build import Parts, build
+from common.errors import UserError
+from common.evaluate import summary_table
+from common.foreground import measured
+from common.hardware import apply_switches, concrete
+from common.metrics import JsonLines, Mirror, Record, read_json_lines
+from common.run_folder import RunFolder, provenance
 from common.signals import Interruption, Signals
-
-RESUME_STATUS = 75
-"""Exit status after a scheduler's signal: saved, to be continued with --resume (sysexits' EX_TEMPFAIL)."""
 
 
 class Diverged(Exception):
@@ -56,7 +54,7 @@ class Trainer:
         self.console = console
         self.signals = signals
         self.env, self.agent, self.replay, self.images = parts.env, parts.agent, parts.replay, parts.images
-        self.evaluator: Evaluator = parts.evaluator
+        self.evaluator = parts.evaluator
         self.step = 0
         self.evaluations = 0
         self.evaluated = 0  # the step of the last evaluation
@@ -100,6 +98,13 @@ class Trainer:
             self.metrics.close()
             self.evaluation_log.close()
             self.mirror.finish()
+
+    def finished(self) -> bool:
+        """Whether the folder's checkpoint is that of a run that reached its last step."""
+        if not checkpoint.exists(self.folder.checkpoint):
+            return False
+        state, _ = checkpoint.load(self.folder.checkpoint, None)
+        return state["finished"]
 
     def evaluation_due(self) -> bool:
         """Whether this step's evaluation is still to be done."""
@@ -260,7 +265,7 @@ class Trainer:
 
     def mirror_records(self) -> None:
         """Send W&B what this checkpoint made final, so that a resumed run repeats nothing."""
-        for record in self.folder.take_unmirrored(self.metrics.offset, self.evaluation_log.offset):
+        for record in self.folder.take_unmirrored():
             self.mirror.log(record)
 
     def state_dict(self) -> dict[str, Any]:
@@ -370,3 +375,78 @@ def load_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def train(config: Config, resume: Path | None = None) -> int:
+    """Train a configuration in a new run folder, or continue the run in `resume`; returns an exit status.
+
+    Raises:
+        UserError: the run cannot start or go on; nothing half-written is left.
+    """
+    renderer = gl.select_backend()
+    if resume is None:
+        config = measured(concrete(config))
+    apply_switches(config)
+    console = Console()
+    data = data_summary(config.data.root)
+    for name, source in (("video and colour shifts", data["source"]), ("overlays", overlay_source(config))):
+        if source == "procedural":
+            console.say(f"{name}: procedural images, as no folder is set (see README, Data)")
+    parts = build(config)
+    try:
+        folder = open_folder(config, resume, parts, renderer, data)
+        with folder, Signals() as signals:
+            trainer = Trainer(config, folder, parts, console, signals)
+            if trainer.finished():
+                console.say(f"{folder.path}: this run is finished; smg eval {folder.path} evaluates it further")
+                return 0
+            console.say(f"{folder.path}: {config.agent} on {config.task}, {renderer.name}, {config.device}")
+            trainer.run()
+            console.close()
+            print(final_report(config, folder))
+            return 0
+    except Interruption as stop:
+        console.close()
+        console.say(f"stopped by {stop} and saved; continue with: smg train --resume {resume or config.run_folder()}")
+        return stop.status
+    except Diverged as error:
+        raise UserError(str(error)) from error
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU's memory is full ({str(error).splitlines()[0]}): set replay.device=cpu, or lower train.batch "
+            "or network.filters"
+        ) from error
+    finally:
+        parts.close()
+
+
+def open_folder(
+    config: Config, resume: Path | None, parts: Parts, renderer: gl.Renderer, data: dict[str, Any]
+) -> RunFolder:
+    """The run's folder, new or as it was left."""
+    if resume is not None:
+        return RunFolder(resume)
+    found = {"renderer": asdict(renderer), "device": device_name(config), "data": data}
+    # Two checkpoints share the replay's chunks but for the newest; weights and optimisers are small beside.
+    needed = replay_size(config, parts.env.action_size) if config.checkpoint.replay == "full" else 0
+    return RunFolder.create(config, provenance(**found, overlay=parts.images.describe()), needed)
+
+
+def overlay_source(config: Config) -> str:
+    """Where overlay images come from: a folder's path, or "procedural"."""
+    return str(config.data.overlay_folder() or "procedural")
+
+
+def device_name(config: Config) -> str:
+    """The training device as a person knows it."""
+    if config.device.startswith("cuda"):
+        return torch.cuda.get_device_name(config.device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def final_report(config: Config, folder: RunFolder) -> str:
+    """The last evaluation as a table, and where everything is."""
+    records = read_json_lines(folder.evaluations)
+    last = [record for record in records if record["step"] == records[-1]["step"]]
+    table = summary_table(last, config.agent, config.task)
+    return f"\n{config.agent} on {config.task} after {last[0]['step']} agent steps\n{table}\n\nrun folder: {folder.path}"

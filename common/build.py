@@ -1,0 +1,133 @@
+"""Makes the parts of a run from its configuration."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from common.config import Config
+from common.envs.processes import TrainingEnv
+from common.errors import UserError
+from common.evaluate import Evaluator
+from common.images import OverlayBank
+from common.registry import agent_class
+from common.replay import Replay, check_memory, choose_device, replay_bytes
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a `Trainer` joins."""
+
+    env: TrainingEnv
+    agent: Any
+    replay: Replay
+    images: OverlayBank
+    evaluator: Evaluator
+
+    def close(self) -> None:
+        """End the environments' processes."""
+        self.env.close()
+        self.evaluator.close()
+
+
+def build(config: Config) -> Parts:
+    """Environments, agent, replay and overlay bank of a configuration without any `auto`.
+
+    Raises:
+        UserError: data, memory or names do not allow the run.
+    """
+    device = torch.device(config.device)
+    env = TrainingEnv(env_arguments(config) | {"shift": "train", "seed": config.seed}, config.env.ahead == 1)
+    try:
+        storage = replay_storage(config, env.action_size)
+        images = build_images(config)
+        return Parts(
+            env=env,
+            agent=build_agent(config, env.action_size, images),
+            replay=Replay(
+                config.replay.capacity,
+                frame_shape(config),
+                env.action_size,
+                episode_steps=episode_length(config),
+                device=device,
+                storage=storage,
+                seed=config.seed,
+                frames=config.env.frames,
+            ),
+            images=images,
+            evaluator=build_evaluator(config),
+        )
+    except BaseException:
+        env.close()
+        raise
+
+
+def build_agent(config: Config, action_size: int, images: OverlayBank) -> Any:
+    """The configured agent; its initial weights are a function of the seed."""
+    torch.manual_seed(config.seed)
+    agent = agent_class(config.agent)(config, action_size, images.draw, config.device)
+    if config.losses.keys() != set(agent.LOSSES):
+        raise UserError(f"agent {config.agent} computes {', '.join(agent.LOSSES)}; losses: must weigh exactly these")
+    return agent
+
+
+def build_images(config: Config) -> OverlayBank:
+    """The bank of overlay images."""
+    return OverlayBank(
+        config.data.overlay_folder(),
+        size=config.env.image_size,
+        capacity=config.data.overlay_bank,
+        seed=config.seed,
+        device=torch.device(config.device),
+    )
+
+
+def build_evaluator(config: Config, seed: int | None = None) -> Evaluator:
+    """The evaluation environments of a run; `seed` replaces seed + eval.seed_offset."""
+    settings = config.eval
+    seed = config.seed + settings.seed_offset if seed is None else seed
+    arguments = env_arguments(config) | {"seed": seed, "clips": settings.clips}
+    return Evaluator(arguments, settings.shifts, settings.episodes, settings.envs, settings.processes)
+
+
+def env_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of the BenchmarkEnv but for its shift, seed and clips."""
+    env = config.env
+    return {
+        "task": config.task,
+        "model": env.model,
+        "action_repeat": env.action_repeat,
+        "frames": env.frames,
+        "image_size": env.image_size,
+        "episode_steps": env.episode_steps,
+        "data_root": config.data.root,
+    }
+
+
+def frame_shape(config: Config) -> tuple[int, int, int]:
+    """One rendered frame, (3, H, W)."""
+    return (3, config.env.image_size, config.env.image_size)
+
+
+def episode_length(config: Config) -> int:
+    """Agent steps of an episode that ends by time."""
+    return -(-config.env.episode_steps // config.env.action_repeat)
+
+
+def replay_size(config: Config, action_size: int) -> int:
+    """Bytes that the replay takes."""
+    return replay_bytes(
+        config.replay.capacity, frame_shape(config), action_size, episode_length(config), config.env.frames
+    )
+
+
+def replay_storage(config: Config, action_size: int) -> torch.device:
+    """Where the replay's frames will lie.
+
+    Raises:
+        UserError: there is not enough memory, with the numbers.
+    """
+    size = replay_size(config, action_size)
+    storage = choose_device(size, config.replay.device, torch.device(config.device))
+    check_memory(size, storage)
+    return storage

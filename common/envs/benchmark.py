@@ -1,5 +1,6 @@
-"""DMControl Generalization Benchmark as a gymnasium environment."""
+"""Benchmark tasks as gymnasium environments: those of DMControl-GB and the robotic ones."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import gymnasium
@@ -9,11 +10,11 @@ from common import gl
 from common.envs import backgrounds, chroma
 from common.envs.backgrounds import Clip, NamedPreset
 from common.envs.random_states import derived, load_random_state_dict, random_state_dict
-from common.envs.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
+from common.envs.shifts import COLOR_SHIFTS, VIDEO_SHIFTS, VIEW_SHIFTS
 from common.errors import UserError, did_you_mean
 
 # Words that keep the streams drawn from one evaluation episode apart.
-_INITIAL_STATE, _PRESET = 0, 1
+_INITIAL_STATE, _LOOK = 0, 1
 
 
 class BenchmarkEnv(gymnasium.Env):
@@ -25,19 +26,24 @@ class BenchmarkEnv(gymnasium.Env):
     divide); it terminates only where the task itself ends it. `info["background"]` names the clip's file, the
     colour preset's number, "procedural/<number>" for either without data, or is None under `train`.
 
-    `reset()` draws the initial state and the colour preset from generators seeded with `seed` and moves on
-    by one clip. `reset(options={"evaluation": n, "episode": k, "episodes": K})` instead makes all three a
-    function of (seed, n, k), whatever was played before: episode k of K in evaluation number n shows clip
-    (n * K + k + 1) modulo the number of clips, as the benchmark's wrapper does when it runs them in order.
+    `reset()` draws the initial state and the colour preset or view from generators seeded with `seed` and
+    moves on by one clip. `reset(options={"evaluation": n, "episode": k, "episodes": K})` instead makes all
+    three a function of (seed, n, k), whatever was played before: episode k of K in evaluation number n shows
+    clip (n * K + k + 1) modulo the number of clips, as the benchmark's wrapper does when it runs them in
+    order.
 
     Args:
-        task: "walker_walk" or another task of dm_control's suite.
-        shift: train, color_easy, color_hard, video_easy or video_hard.
+        task: "walker_walk" or another task of dm_control's suite, "robot_reach" or "robot_peg_in_box".
+        shift: train, color_easy, color_hard, video_easy, video_hard or one of `views`; for the robotic tasks
+            train or test1 to test5.
         seed: at least 0.
         model: "dmcgb" for the suite's models, "smg" for those of SMG's released code (cartpole, cheetah).
         data_root: folder with the benchmark's clips and presets; None takes `$SMG_DATA`, and if that is not
             set either, backgrounds and colours are procedural.
         clips: inclusive range of clip numbers to use; None for all.
+        action_axes: what an action moves in a robotic task, xy or xyz; None for the task's own.
+        camera: third_person or first_person in a robotic task; None for the task's own.
+        view_strength: multiplies the sizes of the view shifts; at least 0.
 
     Raises:
         UserError: unknown name, impossible number, missing data, or no way to render.
@@ -58,6 +64,9 @@ class BenchmarkEnv(gymnasium.Env):
         episode_steps: int = 1000,
         data_root: str | None = None,
         clips: tuple[int, int] | None = None,
+        action_axes: str | None = None,
+        camera: str | None = None,
+        view_strength: float = 1.0,
         render_mode: str | None = None,
     ) -> None:
         for name, value, least in (
@@ -66,6 +75,7 @@ class BenchmarkEnv(gymnasium.Env):
             ("env.frames", frames, 1),
             ("env.image_size", image_size, 8),
             ("env.episode_steps", episode_steps, 1),
+            ("env.view_strength", view_strength, 0),
         ):
             if value < least:
                 raise UserError(f"{name} is {value}; it must be at least {least}")
@@ -73,6 +83,7 @@ class BenchmarkEnv(gymnasium.Env):
         # These import MuJoCo, which reads MUJOCO_GL at import.
         from common.envs import tasks
         from common.envs.camera import Camera
+        from common.envs.views import View
 
         self.task = task
         self.shift = shift
@@ -81,18 +92,21 @@ class BenchmarkEnv(gymnasium.Env):
         self.episode_steps = episode_steps
         self.render_mode = render_mode
 
-        self._simulator = tasks.build(task, model, np.random.RandomState(seed))
+        self._simulator = tasks.build(task, model, np.random.RandomState(seed), action_axes, camera)
         known = self._simulator.appearance.shifts
         if shift not in known:
             raise UserError(f"unknown shift '{shift}' for {task}: {did_you_mean(shift, known)}")
-        self._camera = Camera(self._simulator.physics, camera=0, size=image_size)
-        self._preset_random = np.random.RandomState(seed)
+        self._camera = Camera(self._simulator.physics, self._simulator.camera, size=image_size)
+        self._look_random = np.random.RandomState(seed)
         self._clips: list[Clip] = []
         self._presets: list[NamedPreset] = []
+        self._view: View | None = None
         if shift in VIDEO_SHIFTS:
             self._clips = backgrounds.video_clips(backgrounds.data_root(data_root), shift, clips)
         if shift in COLOR_SHIFTS:
             self._presets = backgrounds.color_presets(backgrounds.data_root(data_root), shift)
+        elif shift in VIEW_SHIFTS:
+            self._view = View(shift, self._simulator.physics, self._simulator.camera, view_strength)
         elif shift != "train":
             self._simulator.appearance.wear(self._simulator.physics, shift, None)
 
@@ -105,7 +119,8 @@ class BenchmarkEnv(gymnasium.Env):
         self._steps = 0  # simulator steps of this episode
         self._choice: int | None = None  # index into the clips or presets
         self._video: np.ndarray | None = None
-        self._position = 0  # of the clip
+        self._view_draw = 0  # what the episode's view is a function of
+        self._position = 0  # of the clip and the view: agent steps of this episode
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -116,21 +131,24 @@ class BenchmarkEnv(gymnasium.Env):
             self.seed = seed
             self._episodes = 0
             self._simulator.random.seed(seed)
-            self._preset_random.seed(seed)
+            self._look_random.seed(seed)
         number = self._episodes
         if options:
             evaluation, episode = options["evaluation"], options["episode"]
             number = evaluation * options["episodes"] + episode
             words = self.seed, evaluation, episode
             self._simulator.random.set_state(derived(*words, _INITIAL_STATE).get_state())
-            self._preset_random.set_state(derived(*words, _PRESET).get_state())
+            self._look_random.set_state(derived(*words, _LOOK).get_state())
         self._episodes += 1
         self._steps = 0
+        self._position = 0
         self._simulator.reset()
         if self._presets:
-            self._wear_preset(int(self._preset_random.randint(len(self._presets))))
+            self._wear_preset(int(self._look_random.randint(len(self._presets))))
         if self._clips:
             self._show_clip((number + 1) % len(self._clips))
+        if self._view is not None:
+            self._view_draw = int(self._look_random.randint(2**31))
         self._stack[:] = np.concatenate([self._frame()] * (len(self._stack) // 3))
         return self._stack.copy(), self._info()
 
@@ -168,7 +186,8 @@ class BenchmarkEnv(gymnasium.Env):
 
         These are the geoms, tendons and sites that remain when video_hard keys out sky and floor.
         """
-        return self._simulator.foreground(self._camera.objects())
+        with self._seen():
+            return self._simulator.foreground(self._camera.objects())
 
     def state_dict(self) -> dict[str, Any]:
         """All that the coming steps, frames and episodes depend on, in plain types and arrays."""
@@ -177,11 +196,12 @@ class BenchmarkEnv(gymnasium.Env):
             "shift": self.shift,
             "seed": self.seed,
             "simulator": self._simulator.state_dict(),
-            "preset_random": random_state_dict(self._preset_random),
+            "look_random": random_state_dict(self._look_random),
             "stack": self._stack.copy(),
             "episodes": self._episodes,
             "steps": self._steps,
             "background": self._background(),
+            "view_draw": self._view_draw,
             "position": self._position,
         }
 
@@ -196,7 +216,7 @@ class BenchmarkEnv(gymnasium.Env):
                 raise UserError(f"the saved environment's {name} is {state[name]}, not {own}; resume with it")
         self.seed = state["seed"]
         self._simulator.load_state_dict(state["simulator"])
-        load_random_state_dict(self._preset_random, state["preset_random"])
+        load_random_state_dict(self._look_random, state["look_random"])
         self._stack[:] = state["stack"]
         self._episodes = state["episodes"]
         self._steps = state["steps"]
@@ -209,6 +229,7 @@ class BenchmarkEnv(gymnasium.Env):
                 self._show_clip(choice)
             else:
                 self._wear_preset(choice)
+        self._view_draw = state["view_draw"]
         self._position = state["position"]
 
     def _wear_preset(self, choice: int) -> None:
@@ -219,14 +240,18 @@ class BenchmarkEnv(gymnasium.Env):
         if choice != self._choice:
             self._video = self._clips[choice].frames(self._camera.size)
         self._choice = choice
-        self._position = 0
 
     def _frame(self) -> np.ndarray:
         """The next frame, uint8 (3, image_size, image_size): rendered, then keyed."""
-        frame = self._camera.frame()
+        with self._seen():
+            frame = self._camera.frame()
         if self._video is not None:
             chroma.key(frame, self._video[self._position % len(self._video)])
         return frame
+
+    def _seen(self) -> AbstractContextManager[None]:
+        """Where the camera is while a frame is drawn."""
+        return nullcontext() if self._view is None else self._view.seen(self._view_draw, self._position)
 
     def _background(self) -> int | str | None:
         if self._choice is None:

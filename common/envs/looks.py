@@ -30,7 +30,7 @@ class Look:
 
 
 def look(shift: str, preset: Preset | None) -> Look:
-    """The look of a suite task under a shift: the suite's own, a colour preset's, or one of the two green screens."""
+    """A suite task's look under a shift: the suite's own, a colour preset's, or one of the green screens."""
     if preset is not None:
         return _compile(
             sky={"rgb1": preset["skybox_rgb"]},

@@ -57,10 +57,14 @@ class Simulator:
             recompiled between episodes.
         random: the very object the environment draws from.
         appearance: how its looks change.
+        camera: number of the camera that observes it.
     """
 
-    def __init__(self, environment: Any, random: np.random.RandomState, appearance: Appearance) -> None:
+    def __init__(
+        self, environment: Any, random: np.random.RandomState, appearance: Appearance, camera: int = 0
+    ) -> None:
         self.environment = environment
+        self.camera = camera
         self.random = random
         self.appearance = appearance
         self.environment.reset()

@@ -1,4 +1,4 @@
-"""Tasks by name, with the models of DMControl-GB or those of SMG's released code."""
+"""Tasks by name: dm_control's suite, its models or those of SMG's released code, and the robotic ones."""
 
 from xml.etree import ElementTree
 
@@ -7,26 +7,40 @@ from dm_control import suite
 from dm_control.mujoco import Physics
 from dm_control.suite import common as suite_assets
 
-from common.envs import looks
+from common.envs import looks, robot
 from common.envs.presets import Preset
-from common.envs.shifts import SHIFTS
+from common.envs.shifts import SHIFTS, VIEW_SHIFTS
 from common.envs.simulator import Simulator
 from common.errors import UserError, did_you_mean
 
-TASKS = tuple(f"{domain}_{task}" for domain, task in suite.ALL_TASKS)
+SUITE_TASKS = tuple(f"{domain}_{task}" for domain, task in suite.ALL_TASKS)
+TASKS = (*SUITE_TASKS, *robot.TASKS)
 MODELS = ("dmcgb", "smg")
 
 
-def build(task: str, model: str, random: np.random.RandomState) -> Simulator:
+def build(
+    task: str,
+    model: str,
+    random: np.random.RandomState,
+    action_axes: str | None = None,
+    camera: str | None = None,
+) -> Simulator:
     """The simulator of a task such as "walker_walk", drawing its initial states from `random`.
 
+    `model` is for the suite's tasks; `action_axes` and `camera` are for the robotic ones.
+
     Raises:
-        UserError: unknown task or model.
+        UserError: unknown task, model, axes or camera.
     """
     if task not in TASKS:
         raise UserError(f"unknown task '{task}': {did_you_mean(task, TASKS)}")
     if model not in MODELS:
         raise UserError(f"unknown env.model '{model}': {did_you_mean(model, MODELS)}")
+    if task in robot.TASKS:
+        return robot.build(task, random, action_axes, camera)
+    for key, value in (("action_axes", action_axes), ("camera", camera)):
+        if value is not None:
+            raise UserError(f"env.{key} is for the robotic tasks; set it to null for {task}")
     domain, name = next((domain, name) for domain, name in suite.ALL_TASKS if f"{domain}_{name}" == task)
     environment = suite.load(domain, name, task_kwargs={"random": random, "time_limit": float("inf")})
     if model == "smg" and domain in _SMG_EDITS:
@@ -52,9 +66,9 @@ _SMG_EDITS = {
 
 
 class SuiteAppearance:
-    """DMControl-GB's shifts of a suite task."""
+    """The shifts of a suite task: DMControl-GB's recolour it, views leave it as it is."""
 
-    shifts: tuple[str, ...] = SHIFTS
+    shifts: tuple[str, ...] = (*SHIFTS, *VIEW_SHIFTS)
 
     def wear(self, physics: Physics, shift: str, preset: Preset | None) -> None:
         """Recolour sky, floor and body; see `looks`."""

@@ -1,7 +1,7 @@
 """Camera shifts of the suite's tasks: the camera is elsewhere while a frame is drawn, and nothing else moves.
 
-They are the kinds of view that SGQN's line of work calls novel view, moving view, shaking view and field of
-view; the sizes are this project's, at `strength` 1. At 0 every view is the task's own. Steps are agent steps.
+The four kinds are those on which view generalisation is commonly tested; the sizes are this project's, at
+`strength` 1. At 0 every view is the task's own. Steps are agent steps.
 """
 
 # MuJoCo's names live in a compiled module without type stubs.

@@ -5,6 +5,9 @@ the published simulator: table centre (1.655, 0.3, 0.536), camera at (2.10, 0.3,
 view. The arm differs: dm_control's Kinova Jaco stands where the published simulator has an xArm7.
 """
 
+# Elements of a model get their attributes from MuJoCo's schema at run time; MuJoCo itself has no type stubs.
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
 from typing import Any
 
 import mujoco
@@ -33,7 +36,9 @@ BOX_WALL = 0.005  # half of the wall's thickness
 
 # What a look recolours; everything else keeps its colours.
 SKY_TEXTURE, TABLE_TEXTURE = "sky", "table"
+SKY_PIXELS = 8 * 48
 FLOOR_MATERIAL, PEDESTAL_MATERIAL = "floor", "pedestal"
+THIRD_PERSON, FIRST_PERSON = "third_person", "arm/hand/first_person"
 BACKGROUND_GEOMS = ("floor", "table", "table_leg", "pedestal")
 
 RED = (0.85, 0.1, 0.1, 1.0)
@@ -68,7 +73,7 @@ class Workcell(composer.Arena):
         # The model's first camera: that of the observations unless another is asked for.
         eye = np.array([2.10, 0.3, 1.4])
         root.worldbody.add(
-            "camera", name="third_person", pos=eye, fovy=50, xyaxes=_looking_at(eye, (1.50, 0.3, 0.70))
+            "camera", name=THIRD_PERSON, pos=eye, fovy=50, xyaxes=_looking_at(eye, (1.50, 0.3, 0.70))
         )
         self._add_scenery()
 
@@ -95,7 +100,8 @@ class Workcell(composer.Arena):
         middle = (x, y, top_height - thickness)
         world.add("geom", name="table", type="box", size=TABLE_HALF_SIZE, pos=middle, material=board)
         leg = top_height / 2 - thickness
-        world.add("geom", name="table_leg", type="box", size=(0.12, 0.2, leg), pos=(x, y, leg), material=pedestal)
+        size = (0.12, 0.2, leg)
+        world.add("geom", name="table_leg", type="box", size=size, pos=(x, y, leg), material=pedestal)
         x, y, height = ARM_BASE
         world.add(
             "geom",
@@ -131,7 +137,7 @@ class Arm(JacoArm):
         for joint in self.joints:
             joint.frictionloss = 0
         palm = self.hand.mjcf_model.find("body", "hand")
-        palm.add("camera", name="first_person", pos=(0.07, 0, -0.06), fovy=75)
+        palm.add("camera", name=FIRST_PERSON.rpartition("/")[2], pos=(0.07, 0, -0.06), fovy=75)
         self.attach(self.hand)
         for geom in self.mjcf_model.find_all("geom"):
             geom.set_attributes(**NO_COLLISION)
@@ -170,9 +176,15 @@ class Peg(composer.Entity):
             for name, axis in (("x", (1, 0, 0)), ("y", (0, 1, 0))):
                 body.add("joint", name=f"{body.name}_{name}", type="hinge", axis=axis, damping=self.DAMPING)
         for body, name, length, mass in ((link, "link", CHAIN_LINK, 0.02), (peg, "stem", PEG_STEM, 0.005)):
-            line = (0, 0, 0, 0, 0, length)
             body.add(
-                "geom", name=name, type="capsule", size=(0.006,), fromto=line, mass=mass, rgba=BLUE, **NO_COLLISION
+                "geom",
+                name=name,
+                type="capsule",
+                size=(0.006,),
+                fromto=(0, 0, 0, 0, 0, length),
+                mass=mass,
+                rgba=BLUE,
+                **NO_COLLISION,
             )
         centre = PEG_STEM + PEG_HALF_HEIGHT
         size = (PEG_RADIUS, PEG_HALF_HEIGHT)

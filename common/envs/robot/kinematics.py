@@ -1,5 +1,8 @@
 """Inverse kinematics of the arm: joint angles that put the tool at a place, pointing down."""
 
+# MuJoCo's names live in a compiled module without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 import mujoco
 import numpy as np
 from dm_control import mjcf

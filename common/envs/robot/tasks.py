@@ -21,8 +21,8 @@ STRIDE = 0.05  # metres that an action of 1 moves the tool along an axis, each a
 SUBSTEPS = 20
 # Where the tool may be, [x, y, z]; motion beyond is cut off at the border.
 WORKSPACE = np.array([[1.40, 0.15, 0.60], [1.70, 0.45, 1.00]])
-# The published simulator draws goals from x 1.605 ± 0.10 and y 0.3 ± 0.20, a quarter of them out of the tool's
-# reach. Here they are drawn from the part of that rectangle that lies in the workspace.
+# The published simulator draws goals from x 1.605 ± 0.10 and y 0.3 ± 0.20, a quarter of them outside the
+# workspace. Here they are drawn from the part of that rectangle that lies inside.
 GOALS = np.array([[1.505, 0.15], [1.70, 0.45]])
 # Where the tool starts in the plane.
 STARTS = np.array([[1.40, 0.20], [1.55, 0.40]])
@@ -186,10 +186,3 @@ class PegInBox(ToolTask):
             "success": bool(distance < self.SUCCESS),
             "inserted": self.steps_inside >= self.INSERTED_STEPS,
         }
-
-
-ROBOT_TASKS: dict[str, tuple[type[ToolTask], str]] = {
-    "robot_reach": (Reach, "xy"),
-    "robot_peg_in_box": (PegInBox, "xyz"),
-}
-"""Task class and default action axes by name."""

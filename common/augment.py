@@ -259,7 +259,10 @@ class Augmentation:
         return images
 
 
-OWN = {"overlay": RandomOverlay, "random_convolution": RandomConvolution}
+OWN: dict[str, type[AugmentationBase2D]] = {
+    "overlay": RandomOverlay,
+    "random_convolution": RandomConvolution,
+}
 _BASES = (
     AugmentationBase2D,
     RigidAffineAugmentationBase2D,
@@ -269,14 +272,14 @@ _BASES = (
 
 
 def build_augmentation(
-    spec: str | Mapping[str, Any] | Sequence[Any] | None, images: ImageSource, size: int = 84
+    spec: str | Mapping[str, Any] | Sequence[Any] | None, images: ImageSource | None, size: int = 84
 ) -> Augmentation:
     """The augmentation that a YAML file names.
 
     Args:
         spec: a name, a mapping of `name` and the class's arguments, a list of these, applied in turn, or
             nothing. A name is overlay, random_convolution or one of Kornia's two-dimensional classes.
-        images: source of backdrops for overlay, (n, 3, size, size) with pixels in 0..255.
+        images: source of backdrops, (n, 3, size, size) with pixels in 0..255; only overlay needs it.
         size: side of the observations in pixels.
 
     Raises:
@@ -288,30 +291,29 @@ def build_augmentation(
     return Augmentation([_build_transform(entry, images, size) for entry in entries])
 
 
-def _build_transform(entry: str | Mapping[str, Any], images: ImageSource, size: int) -> AugmentationBase2D:
-    settings = {"name": entry} if isinstance(entry, str) else dict(entry)
+def _build_transform(entry: Any, images: ImageSource | None, size: int) -> AugmentationBase2D:
+    settings = dict(entry) if isinstance(entry, Mapping) else {"name": entry}
     name = settings.pop("name", None)
-    if name is None:
-        raise UserError(f"augmentation {dict(entry)} lacks 'name'")  # type: ignore[arg-type]
-    if name == "mixture":
-        raise UserError("augmentation 'mixture' is SMG's own and stands alone; name it only for agent smg")
-    kornia_classes = _kornia_classes()
-    own = OWN.get(name)
-    transform_class = own or kornia_classes.get(name)
-    if transform_class is None:
-        raise UserError(f"unknown augmentation '{name}': {did_you_mean(str(name), [*OWN, *kornia_classes])}")
+    if not isinstance(name, str):
+        raise UserError(f"augmentation {entry!r} is neither a name nor a mapping with a 'name'")
+    transform_class = _transform_class(name)
 
     parameters = inspect.signature(transform_class.__init__).parameters
     valid = [parameter for parameter in parameters if parameter not in ("self", "images")]
     for key in settings:
         if key not in valid:
             raise UserError(f"augmentation {name} has no argument '{key}'; it takes {', '.join(valid)}")
-    arguments = {key: _as_tuple(value) for key, value in settings.items()}
-    if "images" in parameters:
-        arguments["images"] = images
+    probability = settings.get("p", 1)
+    if not isinstance(probability, int | float) or not 0 <= probability <= 1:
+        raise UserError(f"augmentation {name} has p={probability!r}; a probability lies in [0, 1]")
+    if "images" in parameters and images is None:
+        raise ValueError(f"augmentation {name} needs a source of images")
     try:
+        arguments = {key: _argument(value, parameters[key].annotation) for key, value in settings.items()}
+        if "images" in parameters:
+            arguments["images"] = images
         transform = transform_class(**arguments)
-        if own is None:
+        if name not in OWN:
             _check_size(transform, size)
     except UserError:
         raise
@@ -321,6 +323,21 @@ def _build_transform(entry: str | Mapping[str, Any], images: ImageSource, size: 
             f"augmentation {name} refuses its arguments ({reason}); it takes {', '.join(valid)}"
         ) from error
     return transform
+
+
+def _transform_class(name: str) -> type[AugmentationBase2D]:
+    """The class that a name in a YAML file means."""
+    if name == "mixture":
+        raise UserError("augmentation 'mixture' is SMG's own and stands alone; name it only for agent smg")
+    # Kornia's two-dimensional augmentations; those that mix samples or take volumes have other bases.
+    classes = OWN | {
+        key: value
+        for key, value in vars(kornia.augmentation).items()
+        if inspect.isclass(value) and issubclass(value, AugmentationBase2D) and value not in _BASES
+    }
+    if name not in classes:
+        raise UserError(f"unknown augmentation '{name}': {did_you_mean(name, classes)}")
+    return classes[name]
 
 
 def _check_size(transform: AugmentationBase2D, size: int) -> None:
@@ -334,15 +351,12 @@ def _check_size(transform: AugmentationBase2D, size: int) -> None:
         )
 
 
-def _kornia_classes() -> dict[str, type[AugmentationBase2D]]:
-    """Kornia's two-dimensional augmentations by name."""
-    return {
-        name: value
-        for name, value in vars(kornia.augmentation).items()
-        if inspect.isclass(value) and issubclass(value, AugmentationBase2D) and value not in _BASES
-    }
+def _argument(value: Any, annotation: Any) -> Any:
+    """A YAML value as Kornia wants it: YAML has lists for its ranges, which are tuples or tensors."""
+    if annotation is Tensor:
+        return torch.tensor(value)
+    return _tuple(value) if isinstance(value, list | tuple) else value
 
 
-def _as_tuple(value: Any) -> Any:
-    # YAML knows lists only; Kornia tells a range (a tuple) from a list in places.
-    return tuple(_as_tuple(item) for item in value) if isinstance(value, list | tuple) else value
+def _tuple(values: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(_tuple(value) if isinstance(value, list | tuple) else value for value in values)

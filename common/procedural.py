@@ -22,40 +22,37 @@ def coloured_noise(size: int, rng: np.random.Generator) -> np.ndarray:
     brightness = _noise(size, rng)
     # Colour varies less than brightness in photographs.
     colours = np.stack([_noise(size, rng) for _ in range(3)], axis=-1)
-    pixels = brightness[..., None] + rng.uniform(0.2, 0.8) * colours
-    return _to_bytes(rng.uniform(70, 180) + rng.uniform(-30, 30, 3) + rng.uniform(30, 60) * pixels)
+    pixels = brightness[..., None] + rng.uniform(0.1, 0.6) * colours
+    return _to_bytes(rng.uniform(60, 190) + rng.uniform(-40, 40, 3) + rng.uniform(25, 60) * pixels)
 
 
 def dead_leaves(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Textured discs and boxes that hide one another, uint8 (size, size, 3).
+    """Textured discs or boxes that hide one another, uint8 (size, size, 3).
 
-    Their sizes fall off with the third power, which makes the image look alike at every scale.
+    Their numbers fall off with the third power of their size, which makes the image look alike at every
+    scale.
     """
-    pixels = np.empty((size, size, 3), dtype=np.float32)
-    pixels[:] = rng.uniform(0, 255, 3)
-    smallest, largest = size / 50, size / 3
-    count = 800
+    smallest, largest, count = size / 40, size / 2, 500
     # Inverse of the distribution function of a density proportional to radius ** -3.
-    uniform = rng.uniform(size=count)
-    radii = (smallest**-2 - uniform * (smallest**-2 - largest**-2)) ** -0.5
-    places = rng.uniform(-0.1 * size, 1.1 * size, (count, 2))
-    # Leaves resemble one another: colours scatter around a few.
-    palette = rng.uniform(0, 255, (rng.integers(2, 7), 3))
-    colours = palette[rng.integers(len(palette), size=count)] + rng.normal(0, 25, (count, 3))
-    shapes = rng.uniform(size=count) < rng.uniform()
+    radii = (smallest**-2 - rng.uniform(size=count) * (smallest**-2 - largest**-2)) ** -0.5
+    # The largest leaves fall first, so that nothing of the ground is left.
+    radii[:20] = rng.uniform(largest / 2, largest, 20)
+    centres = rng.uniform(-0.2 * size, 1.2 * size, (count, 2))
     angles = rng.uniform(0, 180, count)
-    stretch = rng.uniform(0.4, 1.0, count)
-    # The largest lie at the bottom, or the first few hundred leaves would all be hidden.
-    for index in np.argsort(-radii * rng.uniform(0.5, 1.0, count)):
-        centre = (float(places[index, 0]), float(places[index, 1]))
-        axes = (float(2 * radii[index]), float(2 * radii[index] * stretch[index]))
-        box = (centre, axes, float(angles[index]))
-        colour = colours[index].tolist()
-        if shapes[index]:
-            cv2.ellipse(pixels, box, colour, -1)
+    lengths = np.stack([2 * radii, 2 * radii * rng.uniform(0.4, 1.0, count)], axis=1)
+    brightness = rng.normal(rng.uniform(60, 190), rng.uniform(25, 60), (count, 1))
+    colours = brightness + rng.normal(0, rng.uniform(5, 40), (count, 3))
+    discs = rng.uniform(size=count) < rng.uniform()
+    pixels = np.zeros((size, size, 3), dtype=np.float32)
+    for centre, length, angle, colour, disc in zip(
+        centres.tolist(), lengths.tolist(), angles.tolist(), colours.tolist(), discs, strict=True
+    ):
+        leaf = (centre, length, angle)
+        if disc:
+            cv2.ellipse(pixels, leaf, colour, -1)
         else:
-            cv2.fillPoly(pixels, [cv2.boxPoints(box).astype(np.int32)], colour)
-    return _to_bytes(pixels + rng.uniform(5, 25) * _noise(size, rng)[..., None])
+            cv2.fillConvexPoly(pixels, cv2.boxPoints(leaf).astype(np.int32), colour)
+    return _to_bytes(pixels + rng.uniform(3, 20) * _noise(size, rng)[..., None])
 
 
 def _noise(size: int, rng: np.random.Generator) -> np.ndarray:

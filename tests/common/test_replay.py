@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from common import chunks as chunks_module
 from common import memory, replay
 from common.errors import CorruptFile, UserError
 from common.replay import Batch, Replay, check_memory, choose_device, replay_bytes
+from tests.synchronisation import ForbidSynchronisation
 
 CPU = torch.device("cpu")
 SHAPE = (3, 4, 5)
@@ -139,26 +139,6 @@ def test_batches_depend_on_the_seed_and_nothing_else():
 
     assert torch.equal(actions(1, 0), actions(1, 99))
     assert not torch.equal(actions(1, 0), actions(2, 0))
-
-
-class ForbidSynchronisation(TorchDispatchMode):
-    """Raises on what makes the host wait for a device: reading a value, or a shape that depends on values."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name in (
-            "_local_scalar_dense",
-            "nonzero",
-            "masked_select",
-            "unique",
-            "_unique2",
-            "equal",
-            "is_nonzero",
-        ):
-            raise AssertionError(f"{name} waits for the device")
-        if name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1]):
-            raise AssertionError("indexing with a mask waits for the device")
-        return func(*args, **(kwargs or {}))
 
 
 def test_sampling_never_waits_for_the_device():

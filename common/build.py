@@ -100,6 +100,9 @@ def env_arguments(config: Config) -> dict[str, Any]:
         "frames": env.frames,
         "image_size": env.image_size,
         "episode_steps": env.episode_steps,
+        "action_axes": env.action_axes,
+        "camera": env.camera,
+        "view_strength": env.view_strength,
         "data_root": config.data.root,
     }
 

@@ -159,6 +159,8 @@ class Environment(Section):
     frames: Positive
     ahead: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1)]
     action_axes: Literal["xy", "xyz"] | None
+    camera: Literal["third_person", "first_person"] | None
+    view_strength: Weight
 
 
 class Replay(Section):

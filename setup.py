@@ -11,7 +11,7 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.13",
     packages=[*find_packages(include=["smg*", "sgqn*", "baselines*", "common*"]), "configs"],
-    package_data={"configs": ["*.yaml", "*/*.yaml"], "common": ["envs/robot/*.xml", "envs/robot/*/*"]},
+    package_data={"configs": ["**/*.yaml"], "common": ["**/*.yaml", "**/*.npz"]},
     install_requires=[
         "torch>=2.11",
         "mujoco==3.11.0",

@@ -115,7 +115,7 @@ def _add_eval(commands: Commands) -> None:
     parser.add_argument(
         "--shifts",
         metavar="A,B",
-        help="visual shifts; all: the task's benchmark, views: moved cameras; by default the run's eval.shifts",
+        help="visual shifts; all: the benchmark's, views: moved cameras; by default the run's eval.shifts",
     )
     parser.add_argument(
         "--episodes", metavar="N", help="episodes per shift; by default the run's eval.episodes"

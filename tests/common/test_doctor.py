@@ -1,0 +1,126 @@
+"""What `smg doctor` finds, with and without something missing."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from common import doctor, gl, replay
+from common.config import Config, load
+from common.doctor import diagnose, examine
+from common.envs import golden
+from common.gl import NoRenderer
+
+
+@pytest.fixture(scope="module")
+def renderer() -> gl.Renderer:
+    try:
+        return gl.select_backend()
+    except NoRenderer as error:
+        pytest.skip(str(error))
+
+
+def smoke(*overrides: str) -> Config:
+    return load("smg", "walker_walk", "smoke", overrides=["device=cpu", *overrides])
+
+
+def problems(config: Config) -> dict[str, str]:
+    return {finding.name: finding.text for finding in diagnose(config) if not finding.ok}
+
+
+@pytest.fixture
+def without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SMG_DATA", raising=False)
+    monkeypatch.delenv("SMG_OVERLAY", raising=False)
+
+
+@pytest.fixture
+def without_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out the slow checks, which other tests make."""
+    monkeypatch.setattr(doctor, "_speed", lambda config: "not measured")
+    monkeypatch.setattr(golden, "golden_check", lambda: 1.0)
+
+
+@pytest.mark.usefixtures("without_data")
+def test_a_machine_where_training_can_start(
+    renderer: gl.Renderer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert examine(smoke()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = {line[9:23].strip(): line[24:] for line in lines if line.startswith("ok")}
+    assert not [line for line in lines if line.startswith("PROBLEM")]
+    assert found["Python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["simulator"] == "mujoco 3.11.0, dm_control 1.0.44"
+    assert renderer.name in found["OpenGL"]
+    assert float(found["speed"].split()[0]) > 0
+    assert "84x84" in found["speed"]
+    assert float(found["golden frames"].split("%")[0]) >= 99
+    assert found["backgrounds"].startswith(
+        "10 video_easy clips, 100 video_hard clips, 100 color_easy presets"
+    )
+    assert "procedural" in found["backgrounds"]
+    assert "procedural" in found["overlay images"]
+    assert found["W&B"].startswith("offline")
+    # 60 transitions of 20 steps an episode: 60 + 3 + 4 frames of 84*84*3 bytes are 1.4 MB.
+    assert found["replay"].startswith("60 transitions take 0.00 GB")
+
+
+@pytest.mark.usefixtures("renderer", "without_rendering")
+def test_data_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (0, 3):
+        (tmp_path / "video_hard").mkdir(exist_ok=True)
+        (tmp_path / "video_hard" / f"video{number}.mp4").write_bytes(b"not looked into")
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    for name in ("a.jpg", "deep/b.png"):
+        (tmp_path / "images" / name).touch()
+    config = smoke(
+        f"data.root={tmp_path}", f"data.overlay={tmp_path / 'images'}", "eval.shifts=[train, video_hard]"
+    )
+    found = {finding.name: finding for finding in diagnose(config)}
+    assert found["backgrounds"].ok
+    assert "0 video_easy clips, 2 video_hard clips" in found["backgrounds"].text
+    assert found["overlay images"].text.startswith("2 images")
+
+
+@pytest.mark.usefixtures("renderer", "without_rendering")
+def test_data_that_the_evaluation_lacks_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    found = problems(smoke(f"data.root={tmp_path}", f"data.overlay={tmp_path / 'empty'}"))
+    assert found.keys() == {"backgrounds", "overlay images"}
+    assert "nothing for color_easy" in found["backgrounds"]
+    assert "holds no images" in found["overlay images"]
+
+
+@pytest.mark.usefixtures("without_data", "renderer", "without_rendering")
+def test_each_obstacle_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(golden, "golden_check", lambda: 0.8)
+    monkeypatch.setattr(doctor, "PINNED", {"mujoco": "3.12.0", "dm_control": "1.0.44"})
+    monkeypatch.setattr(doctor, "PYTHONS", ((3, 9),))
+    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(replay, "available_memory", lambda device: 1000)
+    config = load("smg", "walker_walk", "smoke", overrides=["device=cuda"])
+    found = problems(config)
+    assert "needs Python 3.11 or 3.12" in found["Python"]
+    assert "device=cuda" in found["PyTorch"]
+    assert "pip install mujoco==3.12.0 dm_control==1.0.44" in found["simulator"]
+    assert found["golden frames"].startswith("80.00% of the pixels")
+    assert "replay" in found
+    assert "lower replay.capacity" in problems(smoke())["replay"]
+    assert examine(config) == 1
+    assert "Training cannot start before this is solved: Python, PyTorch" in capsys.readouterr().out
+
+
+def test_without_a_renderer_the_status_is_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> gl.Renderer:
+        raise NoRenderer("no OpenGL renderer works (egl: gone); run: apt-get install -y libegl1")
+
+    monkeypatch.setattr(gl, "select_backend", fail)
+    assert examine(smoke()) == 3
+    output = capsys.readouterr().out
+    assert (
+        "PROBLEM  OpenGL         no OpenGL renderer works (egl: gone); run: apt-get install -y libegl1"
+        in output
+    )
+    assert "golden" not in output

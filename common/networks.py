@@ -38,7 +38,8 @@ class Trunk(nn.Module):
     def forward(self, pixels: Tensor, relu: Activation = F.relu) -> Tensor:
         """(B, C, H, W) pixel values 0–255 → (B, output_size). `relu` may bring its own backward."""
         with bf16_autocast(pixels.device, self.bf16):
-            features = pixels / 255
+            # Whole pixel values are exact in bfloat16, so nothing is lost by converting them first.
+            features = (pixels.bfloat16() if self.bf16 else pixels.float()) / 255
             for index, convolution in enumerate(self.convolutions):
                 features = convolution(relu(features) if index > 0 else features)
         return features.flatten(1).float()
@@ -109,7 +110,8 @@ class Decoder(nn.Module):
             image = F.relu(self.conv0(image))
             image = F.relu(upsampled_convolution(image, self.conv1.weight, self.conv1.bias))
             image = upsampled_convolution(image, self.conv2.weight, self.conv2.bias)
-        return image.float()
+        # Contiguous, because every loss goes through these pixels in this order.
+        return image.float().contiguous(memory_format=torch.contiguous_format)
 
 
 def upsampled_convolution(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -128,29 +130,24 @@ def upsampled_convolution(image: Tensor, weight: Tensor, bias: Tensor | None) ->
     Returns:
         (N, O, 2H, 2W).
     """
-    outputs = weight.shape[0]
-    height, width = image.shape[2:]
-    # Parity 0 reads input rows (i−1, i) with weights (w0, w1+w2); parity 1 rows (i, i+1) with (w0+w1, w2).
-    rows = torch.stack([weight[:, :, 0], weight[:, :, 1] + weight[:, :, 2]], 2), torch.stack(
-        [weight[:, :, 0] + weight[:, :, 1], weight[:, :, 2]], 2
-    )
-    kernels = [
-        kernel
-        for row in rows
-        for kernel in (
-            torch.stack([row[..., 0], row[..., 1] + row[..., 2]], -1),
-            torch.stack([row[..., 0] + row[..., 1], row[..., 2]], -1),
-        )
-    ]
-    kernel = torch.cat(kernels)  # (4·O, I, 2, 2), row parity slowest
+    quarters = [quarter for half in _odd_and_even(weight, 2) for quarter in _odd_and_even(half, 3)]
+    kernel = torch.stack(quarters, 1).flatten(0, 1)  # (4·O, I, 2, 2)
     if image.is_contiguous(memory_format=torch.channels_last):
         kernel = kernel.contiguous(memory_format=torch.channels_last)
-    phases = F.conv2d(image, kernel, None if bias is None else bias.repeat(4), padding=1)  # (N, 4·O, H+1, W+1)
-    phases = phases.permute(0, 2, 3, 1).unflatten(3, (4, outputs))  # (N, H+1, W+1, 4, O)
-    even = torch.stack([phases[:, :-1, :-1, 0], phases[:, :-1, 1:, 1]], 3)  # (N, H, W, 2, O)
-    odd = torch.stack([phases[:, 1:, :-1, 2], phases[:, 1:, 1:, 3]], 3)
-    interleaved = torch.stack([even, odd], 2)  # (N, H, 2, W, 2, O)
-    return interleaved.reshape(-1, 2 * height, 2 * width, outputs).permute(0, 3, 1, 2)
+    bias = None if bias is None else bias.repeat_interleave(4)
+    phases = F.conv2d(image, kernel, bias, padding=1)  # (N, 4·O, H+1, W+1)
+    # Row 2i of the result is the even phase's row i, row 2i+1 the odd phase's row i+1. With the odd phase
+    # first, interleaving puts them at 2i+1 and 2i+2: the result is all but the border.
+    return F.pixel_shuffle(phases, 2)[:, :, 1:-1, 1:-1]
+
+
+def _odd_and_even(kernel: Tensor, dimension: int) -> tuple[Tensor, Tensor]:
+    """The 2-tap kernels of odd and of even output pixels along a dimension of 3 taps.
+
+    An odd pixel reads inputs (i, i+1) with weights (w₀+w₁, w₂), an even one (i−1, i) with (w₀, w₁+w₂).
+    """
+    first, middle, last = kernel.unbind(dimension)
+    return torch.stack([first + middle, last], dimension), torch.stack([first, middle + last], dimension)
 
 
 class FrameDecoder(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor
 from common import losses as sac_losses
 from common.augment import build_augmentation, compose
 from common.config import Config, Count, Positive, Probability, Section, Share
+from common.frames import apart, stacked
 from common.networks import MLP
 from common.programs import Inputs, Metrics
 from common.replay import Batch
@@ -182,7 +183,8 @@ class SMG(SAC):
             images = self.background.images(torch.cat(list(latent.values()))).split(len(obs))
             painted = dict(zip(backgrounds, images, strict=True))
         if self.active("reconstruction"):
-            terms["reconstruction"] = losses.reconstruction(losses.reconstruct(*plain, painted["obs"]), obs)
+            reconstructed = losses.reconstruct(*plain, painted["obs"])
+            terms["reconstruction"] = losses.reconstruction(reconstructed, apart(obs))
         if self.active("background"):
             terms["background"] = losses.background(painted["composed"], inputs["backdrop"])
         return terms, diagnostics
@@ -191,7 +193,7 @@ class SMG(SAC):
     def compose(self, obs: Tensor, backdrop: Tensor) -> Tensor:
         """τ_attrib(o) = o ⊙ M + ε ⊙ (1 − M), with the current networks' soft mask, detached."""
         mask = self.foreground.images(self.critic.encode(obs)).mask
-        return compose(obs, mask, backdrop)
+        return compose(obs, mask.squeeze(2), backdrop)
 
     def explain(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
         """SAC's, and what the two models see in uint8 observations (N, 3F, H, W).
@@ -204,10 +206,10 @@ class SMG(SAC):
             foreground = self.foreground.images(self.critic.encode(obs))
             background = self.background.images(self.background_encoder(obs))
         return super().explain(obs, action) | {
-            "mask": foreground.mask,
-            "foreground": losses.attribution(*foreground),
-            "background": background,
-            "reconstruction": losses.reconstruct(*foreground, background),
+            "mask": foreground.mask.squeeze(2),
+            "foreground": stacked(losses.attribution(*foreground)),
+            "background": stacked(background),
+            "reconstruction": stacked(losses.reconstruct(*foreground, background)),
         }
 
     def state_dict(self) -> dict[str, Any]:

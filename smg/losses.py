@@ -1,28 +1,21 @@
 """SMG's losses (Zhang, Jiang, Xu, Liu, Xie and Zhao, NeurIPS 2024), pure functions of tensors.
 
-Images hold 0–255: the weights between the image losses and the others belong to that scale.
+Frames are kept apart, images (B, F, 3, H, W) and masks (B, F, 1, H, W), so that a mask covers a frame's
+colours. Images hold 0–255: the weights between the image losses and the others belong to that scale.
 """
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.frames import over_colours, over_frames
-
 
 def attribution(foreground: Tensor, mask: Tensor) -> Tensor:
-    """Attrib(o) = o⁺ ⊙ M, the pixels the agent attends to.
-
-    Args:
-        foreground: o⁺ (B, 3F, H, W), 0–255.
-        mask: M (B, F, H, W) in (0, 1), one channel per frame.
-    """
-    return foreground * over_colours(mask)
+    """Attrib(o) = o⁺ ⊙ M, the pixels the agent attends to."""
+    return foreground * mask
 
 
 def reconstruct(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:
     """o' = o⁺ ⊙ M + o⁻ ⊙ (1 − M)."""
-    mask = over_colours(mask)
-    return foreground * mask + background * (1 - mask)
+    return background.lerp(foreground, mask)
 
 
 def reconstruction(reconstructed: Tensor, obs: Tensor) -> Tensor:
@@ -32,17 +25,17 @@ def reconstruction(reconstructed: Tensor, obs: Tensor) -> Tensor:
 
 def mask_ratio(mask: Tensor, rho: float) -> Tensor:
     """Mean over samples and frames of (ΣM / (H·W) − ρ)² (poster eq. 1)."""
-    return (mask.mean((2, 3)) - rho).square().mean()
+    return (mask.mean((2, 3, 4)) - rho).square().mean()
 
 
 def background(predicted: Tensor, backdrop: Tensor) -> Tensor:
     """Mean of |g⁻(f⁻(τ_attrib(o))) − ε|: the background branch paints the whole backdrop (poster eq. 2).
 
     Args:
-        predicted: (B, 3F, H, W).
+        predicted: (B, F, 3, H, W).
         backdrop: ε (B, 3, H, W), the same for every frame of a sample.
     """
-    return F.l1_loss(predicted, over_frames(backdrop, predicted.shape[1] // 3))
+    return F.l1_loss(predicted, backdrop[:, None].expand_as(predicted))
 
 
 def empowerment(predicted_action: Tensor, action: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from einops import rearrange
 from torch import Tensor, nn
 
 from common.networks import FrameDecoder, Projection, Trunk
@@ -12,9 +11,9 @@ class Foreground(NamedTuple):
     """g⁺'s output for a frame stack."""
 
     image: Tensor
-    """o⁺ (B, 3F, H, W), 0–255."""
+    """o⁺ (B, F, 3, H, W), 0–255."""
     mask: Tensor
-    """M (B, F, H, W) in (0, 1)."""
+    """M (B, F, 1, H, W) in (0, 1)."""
 
 
 class ForegroundDecoder(FrameDecoder):
@@ -22,20 +21,16 @@ class ForegroundDecoder(FrameDecoder):
 
     def images(self, latent: Tensor) -> Foreground:
         """(B, latent) → o⁺ and M."""
-        batch = len(latent)
-        channels = self(latent).sigmoid()  # (B·F, 4, H, W)
-        return Foreground(
-            255 * rearrange(channels[:, :3], "(b f) c h w -> b (f c) h w", b=batch),
-            rearrange(channels[:, 3], "(b f) h w -> b f h w", b=batch),
-        )
+        channels = self(latent).sigmoid().unflatten(0, (len(latent), -1))  # (B, F, 4, H, W)
+        return Foreground(255 * channels[:, :, :3], channels[:, :, 3:])
 
 
 class BackgroundDecoder(FrameDecoder):
     """g⁻: latent z⁻ → background image."""
 
     def images(self, latent: Tensor) -> Tensor:
-        """(B, latent) → o⁻ (B, 3F, H, W), 0–255."""
-        return 255 * rearrange(self(latent).sigmoid(), "(b f) c h w -> b (f c) h w", b=len(latent))
+        """(B, latent) → o⁻ (B, F, 3, H, W), 0–255."""
+        return 255 * self(latent).sigmoid().unflatten(0, (len(latent), -1))
 
 
 class BackgroundEncoder(nn.Module):

@@ -47,7 +47,7 @@ def tensor(array: np.ndarray) -> Tensor:
 def agent(name: str, stored: dict[str, np.ndarray], *overrides: str) -> Any:
     """A small agent with the fixture's weights."""
     config = concrete(load(name, "walker_walk", "smoke", overrides=[*SIZES, *overrides]))
-    built = agent_class(name)(config, action_size=3, images=None)
+    built = agent_class(name)(config, action_size=3, images=lambda count: torch.zeros(count, 3, 84, 84))
     names = {key.removeprefix("weights/") for key in stored if key.startswith("weights/")}
     loaded = set()
     for key, parameter, part in parameters(built):

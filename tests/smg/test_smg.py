@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from common.augment import overlay
+from common.frames import stacked
 from smg import losses
 from smg.agent import SMGPlan
 from tests import released
@@ -47,11 +48,11 @@ def test_mask_and_views_are_those_of_the_released_code(stored):
     with torch.no_grad():
         foreground = agent.foreground.images(agent.critic.encode(values["obs"]))
         background = agent.background.images(agent.background_encoder(values["obs"]))
-    np.testing.assert_allclose(foreground.mask, stored["mask"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(foreground.mask.squeeze(2), stored["mask"], rtol=1e-5, atol=1e-6)
     for name, image in (
-        ("foreground", foreground.image),
-        ("background", background),
-        ("reconstruction", losses.reconstruct(*foreground, background)),
+        ("foreground", stacked(foreground.image)),
+        ("background", stacked(background)),
+        ("reconstruction", stacked(losses.reconstruct(*foreground, background))),
         ("attribution_view", values["composed"]),
         ("overlay_view", inputs(stored)["augmented"]),
     ):
@@ -145,7 +146,7 @@ def test_one_batch_in_four_is_attributed():
 
 def test_encoders_start_as_copies():
     agent = build(released.numbers("smg"))
-    fresh = type(agent)(agent.config, 3)
+    fresh = type(agent)(agent.config, 3, agent.images)
     for one, two in zip(
         fresh.critic.trunk.parameters(), fresh.background_encoder.trunk.parameters(), strict=True
     ):

@@ -11,6 +11,10 @@ class UserError(Exception):
     with status 2.
     """
 
+    def __init__(self, message: str) -> None:
+        # What it quotes of the user's may hold line breaks.
+        super().__init__(" ".join(message.splitlines()))
+
 
 class CorruptFile(UserError):
     """A file of a run is damaged, truncated or not the one that was saved."""

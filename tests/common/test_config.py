@@ -420,6 +420,10 @@ def test_a_batch_larger_than_the_replay() -> None:
     assert message == "command line: train.batch: 64 is larger than the replay (20); lower it"
 
 
+def test_messages_stay_on_one_line_whatever_they_quote() -> None:
+    assert refusal("seed\nmore") == "command line: 'seed more' is not of the form key.sub=value"
+
+
 def test_nothing_given() -> None:
     with pytest.raises(UserError, match=r"no agent given: choose one with --agent \(sac, sgqn, smg\)"):
         load()

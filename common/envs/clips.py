@@ -82,8 +82,8 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 @lru_cache
 def _taps(length: int, size: int) -> tuple[np.ndarray, ...]:
     """The two source indices of each output pixel along an axis and their float32 weights."""
-    scale = np.float32(length) / np.float32(size)
-    position = np.maximum(scale * (np.arange(size, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
+    scale = np.float64(np.float32(length) / np.float32(size))
+    position = np.maximum((scale * (np.arange(size) + 0.5) - 0.5).astype(np.float32), 0)
     first = position.astype(np.int64)
     second_weight = position - first.astype(np.float32)
     return first, np.minimum(first + 1, length - 1), np.float32(1) - second_weight, second_weight

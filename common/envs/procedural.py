@@ -33,11 +33,12 @@ class _Ranges(NamedTuple):
 
 _RANGES = {
     "video_easy": _Ranges((50, 90), (16, 26), (-2.2, -1.4), (1.0, 2.6)),
-    "video_hard": _Ranges((110, 150), (35, 55), (-2.5, -2.0), (3.0, 9.0)),
+    "video_hard": _Ranges((110, 150), (44, 60), (-2.62, -2.42), (3.3, 7.5)),
 }
 
-# The benchmark's presets are the suite's colours plus a normal draw, shared by the checker's two colours.
-_CHECKER = (np.array([0.1, 0.2, 0.3]), np.array([0.2, 0.3, 0.4]))
+# The benchmark's presets are the suite's colours plus a normal draw; the checker keeps its step of 0.1.
+_CHECKER = np.array([0.1, 0.2, 0.3])
+_CHECKER_STEP = 0.1
 _BODY = np.array([0.7, 0.5, 0.3])
 _SKY = np.array([0.4, 0.6, 0.8])
 _COLOUR_NOISE = {"color_easy": 0.1, "color_hard": 0.2}
@@ -58,11 +59,11 @@ def clip(shift: str, number: int, size: int) -> Frames:
     tint = random.normal(0, 0.1 * mean, (3, 1, 1))
     spectra = [_noise_spectrum(random, size, slope) for _ in range(2)]
     headings = random.uniform(0, 2 * np.pi, 2)
-    contrast /= _luminance(_drift(spectra, headings, 0.0, size)).std()
 
     def frame(distance: float) -> np.ndarray:
-        levels = mean + tint + contrast * _drift(spectra, headings, distance, size)
-        return np.clip(levels, 0, 255).astype(np.uint8)
+        pattern = _drift(spectra, headings, distance, size)
+        pattern *= contrast / _luminance(pattern).std()
+        return np.clip(mean + tint + pattern, 0, 255).astype(np.uint8)
 
     first = frame(0.0).astype(np.int16)
     speeds = np.geomspace(0.01, 4, 40)  # pixels per frame
@@ -75,9 +76,10 @@ def preset(shift: str, number: int) -> Preset:
     """Colour preset `number` of a colour shift, drawn as the benchmark's own are distributed."""
     random = _random(shift, number)
     floor, body, sky = random.normal(0, _COLOUR_NOISE[shift], (3, 3))
+    checker = np.clip(_CHECKER + floor, 0, 1 - _CHECKER_STEP)
     return {
-        "grid_rgb1": np.clip(_CHECKER[0] + floor, 0, 1),
-        "grid_rgb2": np.clip(_CHECKER[1] + floor, 0, 1),
+        "grid_rgb1": checker,
+        "grid_rgb2": checker + _CHECKER_STEP,
         "self_rgb": np.clip(_BODY + body, 0, 1),
         "skybox_rgb": np.clip(_SKY + sky, 0, 1),
     }

@@ -45,6 +45,7 @@ RED = (0.85, 0.1, 0.1, 1.0)
 BLUE = (0.15, 0.25, 0.8, 1.0)
 ARM_COLOURS = {"dark_gray": (0.92, 0.92, 0.92, 1.0), "light_gray": (0.5, 0.5, 0.53, 1.0)}
 NO_COLLISION: dict[str, Any] = {"contype": 0, "conaffinity": 0}
+HIDDEN: dict[str, Any] = {"group": 4}
 
 
 class Workcell(composer.Arena):
@@ -56,11 +57,13 @@ class Workcell(composer.Arena):
     def _build(self, name: str | None = None) -> None:
         super()._build(name=name or "workcell")
         root = self.mjcf_model
-        root.visual.quality.set_attributes(shadowsize=1024, offsamples=4)
+        root.visual.quality.set_attributes(shadowsize=512, offsamples=4)
         root.visual.headlight.set_attributes(
             ambient=(0.3, 0.3, 0.3), diffuse=(0.3, 0.3, 0.3), specular=(0, 0, 0)
         )
         root.visual.map.set_attributes(znear=0.01, zfar=20)
+        # What shadows are drawn for: arm and table. The shadow map is as wide as this.
+        root.statistic.set_attributes(extent=1.0, center=(1.4, 0.3, 0.7))
         root.worldbody.add(
             "light",
             pos=(1.9, -0.6, 3.0),
@@ -78,9 +81,9 @@ class Workcell(composer.Arena):
         self._add_scenery()
 
         self.arm = Arm()
-        self.attach(self.arm, root.worldbody.add("site", name="base", pos=ARM_BASE))
+        self.attach(self.arm, root.worldbody.add("site", name="base", pos=ARM_BASE, **HIDDEN))
         self.target = root.worldbody.add("body", name="target", mocap=True, quat=TOOL_QUATERNION)
-        site = self.target.add("site", name="target")
+        site = self.target.add("site", name="target", **HIDDEN)
         root.equality.add("weld", site1=site, site2=self.arm.tool)
 
     def _add_scenery(self) -> None:
@@ -189,8 +192,8 @@ class Peg(composer.Entity):
         centre = PEG_STEM + PEG_HALF_HEIGHT
         size = (PEG_RADIUS, PEG_HALF_HEIGHT)
         peg.add("geom", name="peg", type="cylinder", size=size, pos=(0, 0, centre), mass=0.1, rgba=BLUE)
-        self.centre = peg.add("site", name="centre", pos=(0, 0, centre))
-        self.tip = peg.add("site", name="tip", pos=(0, 0, centre + PEG_HALF_HEIGHT))
+        self.centre = peg.add("site", name="centre", pos=(0, 0, centre), **HIDDEN)
+        self.tip = peg.add("site", name="tip", pos=(0, 0, centre + PEG_HALF_HEIGHT), **HIDDEN)
 
     @property
     def mjcf_model(self) -> mjcf.RootElement:

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from common import gl
 from common.envs import clips
 from tests.common.envs.written_clips import flat, write_clip
 
 CLIP_NUMBERS = {"video_easy": (0, 1, 4), "video_hard": (0, 2, 3, 7)}
 CLIP_FRAMES = 6
+
+# Test modules import MuJoCo, which reads MUJOCO_GL once.
+gl.select_backend()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,39 +8,33 @@ disk delays it but changes nothing.
 
 import hashlib
 import logging
-import os
-import re
-import struct
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from kornia.augmentation import RandomHorizontalFlip, RandomResizedCrop
 from torch import Tensor
 
 from common.errors import UserError
+from common.image_files import SUFFIXES, image_names, natural_order, read_image
 from common.procedural import procedural_images
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 # Side of the images in the bank. Cropping 8 to 100% of the area then means 36 to 128 pixels a side.
 RESOLUTION = 128
-# Larger files and images are refused before they are read or decoded: a few bytes can claim gigapixels.
-MAX_BYTES = 256 * 2**20
-MAX_PIXELS = 64 * 2**20
 # Views made at once: enough to hide the cost of the many small steps in a crop, and few enough that memory
 # for the pixels is reused; blocks twice as large take a CPU four times as long.
 BLOCK = 256
 # Images exchanged per block. An image stays for capacity / 8 blocks, so it is seen about 32 times.
 EXCHANGED = 8
-# Without a folder; more would only take longer to paint.
-PROCEDURAL = 256
+# Images painted where there is no folder; more would only take longer.
+PAINTED = 256
+# Files that may fail in a row before the folder counts as unreadable.
+PATIENCE = 200
 
 
 class OverlayBank:
@@ -72,26 +66,18 @@ class OverlayBank:
         self._block: Tensor | None = None
         if folder is None:
             logger.warning("no overlay folder is set (data.overlay): overlays show procedural images")
-            painted = procedural_images(min(capacity, PROCEDURAL), RESOLUTION, seed)
-            digest = hashlib.sha256(painted.data).hexdigest()
-            self._description = {"source": "procedural", "images": len(painted), "sha256": digest}
-            self._reader = None
-            self._images = torch.from_numpy(painted).to(device)
+            images = procedural_images(min(capacity, PAINTED), RESOLUTION, seed)
+            self._images = torch.from_numpy(images).to(device)
+            self._exchange = None
+            self._description = _description("procedural", len(images), images.tobytes())
         else:
-            self._reader = FolderReader(folder, seed)
-            names = "\n".join(self._reader.names).encode(errors="surrogateescape")
-            self._description = {
-                "source": folder.resolve().name,
-                "images": len(self._reader.names),
-                "sha256": hashlib.sha256(names).hexdigest(),
-            }
-            held = min(capacity, len(self._reader.names))
+            sequence = ImageSequence(folder, seed)
+            held = min(capacity, len(sequence.names))
             self._images = torch.empty((held, 3, RESOLUTION, RESOLUTION), dtype=torch.uint8, device=device)
-            self._exchanged = min(EXCHANGED, held) if held < len(self._reader.names) else 0
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="overlay-images")
-            self._ahead: Future[np.ndarray] | None = None
-        self._bank_block: int | None = None  # the block that the images in the bank belong to
-        self._fill(0)
+            self._exchange = Exchange(sequence, self._images)
+            self._exchange.advance(0)
+            names = "\n".join(sequence.names).encode(errors="surrogateescape")
+            self._description = _description(folder.resolve().name, len(sequence.names), names)
 
     @property
     def source(self) -> str:
@@ -99,8 +85,8 @@ class OverlayBank:
         return self._description["source"]
 
     def describe(self) -> dict[str, Any]:
-        """Where images come from, how many there are, and a checksum of the file names (procedural: of the
-        pixels), for a run's provenance."""
+        """For a run's provenance: `source`, the number of `images`, and a `sha256` of the file names, of
+        procedural images that of the pixels."""
         return dict(self._description)
 
     def draw(self, count: int) -> Tensor:
@@ -130,47 +116,24 @@ class OverlayBank:
 
     def _make_block(self) -> Tensor:
         """The current block's views, uint8 (BLOCK, 3, size, size)."""
-        self._fill(self._block_number)
-        shape = (BLOCK, 3, RESOLUTION, RESOLUTION)
+        if self._exchange is not None:
+            self._exchange.advance(self._block_number)
         # Kornia draws from the global generator, on the CPU: its state is put back.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(_seed(self.seed, "views", self._block_number))
             chosen = torch.randint(len(self._images), (BLOCK,))
-            crop = self._crop.forward_parameters(shape)
+            crop = self._crop.forward_parameters((BLOCK, 3, RESOLUTION, RESOLUTION))
             flip = self._flip.forward_parameters((BLOCK, 3, self.size, self.size))
-        images = self._images.index_select(0, self._to_device(chosen)).float()
-        views = self._crop(images, params={name: self._to_device(value) for name, value in crop.items()})
-        views = self._flip(views, params={name: self._to_device(value) for name, value in flip.items()})
+        images = self._images.index_select(0, _upload(chosen, self.device)).float()
+        views = self._crop(images, params={name: _upload(value, self.device) for name, value in crop.items()})
+        views = self._flip(views, params={name: _upload(value, self.device) for name, value in flip.items()})
         return (views + 0.5).to(torch.uint8)
 
-    def _to_device(self, values: Tensor) -> Tensor:
-        if self.device.type == "cuda":
-            return values.pin_memory().to(self.device, non_blocking=True)
-        return values
 
-    def _fill(self, block: int) -> None:
-        """Bring the bank to its state at `block`: the sequence from position block * exchanged on."""
-        if self._reader is None or block == self._bank_block:
-            return
-        held, step = len(self._images), self._exchanged
-        if self._bank_block is not None and (block == self._bank_block + 1 or not step):
-            first = self._bank_block * step + held
-            images = self._ahead.result() if self._ahead is not None else None
-        else:
-            first = block * step
-            images = self._reader.read(first, held)
-        if images is not None:
-            slots = torch.arange(first, first + len(images)) % held
-            self._images[slots.to(self.device)] = torch.from_numpy(images).to(self.device)
-        self._bank_block = block
-        # Read on while the views of this block are used.
-        self._ahead = self._thread.submit(self._reader.read, block * step + held, step) if step else None
+class ImageSequence:
+    """The images in a folder as an endless sequence: one random order of all of them after another.
 
-
-class FolderReader:
-    """An endless sequence of the images in a folder: one random order after another.
-
-    A file that cannot be used is named once in a warning, and the next one in the sequence stands in for it.
+    A file that cannot be used is named once in a warning, and the next in the sequence stands in for it.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -178,153 +141,77 @@ class FolderReader:
             raise UserError(f"overlay folder {folder} does not exist; set data.overlay to a folder of images")
         self.folder = folder
         self.seed = seed
-        self.names = sorted(_image_names(folder), key=_natural_order)
+        self.names = sorted(image_names(folder), key=natural_order)
         if not self.names:
             kinds = ", ".join(SUFFIXES)
-            raise UserError(
-                f"overlay folder {folder} holds no images ({kinds}); set data.overlay to one that does"
-            )
+            raise UserError(f"overlay folder {folder} holds no images ({kinds}); set data.overlay to another")
         self._unusable: set[str] = set()
         self._order = lru_cache(maxsize=2)(self._order_of_round)
 
     def read(self, first: int, count: int) -> np.ndarray:
-        """Positions `first` to `first + count` of the sequence, uint8 (count, 3, RESOLUTION, RESOLUTION)."""
-        return np.stack([self._read_one(position) for position in range(first, first + count)])
+        """Places `first` to `first + count` of the sequence, uint8 (count, 3, RESOLUTION, RESOLUTION)."""
+        return np.stack([self._read_one(place) for place in range(first, first + count)])
 
-    def _read_one(self, position: int) -> np.ndarray:
-        for candidate in range(position, position + len(self.names)):
-            round_number, place = divmod(candidate, len(self.names))
-            name = self.names[self._order(round_number)[place]]
+    def _read_one(self, place: int) -> np.ndarray:
+        # Any 2 n places in a row hold one whole order of n images.
+        for candidate in range(place, place + min(2 * len(self.names), PATIENCE)):
+            round_number, position = divmod(candidate, len(self.names))
+            name = self.names[self._order(round_number)[position]]
             if name in self._unusable:
                 continue
             try:
-                return read_image(self.folder / name)
+                return read_image(self.folder / name, RESOLUTION)
             except (OSError, ValueError) as error:
                 logger.warning("overlay image %s is skipped: %s", self.folder / name, error)
                 self._unusable.add(name)
         raise UserError(
-            f"overlay folder {self.folder} holds no readable image; set data.overlay to one that does"
+            f"overlay folder {self.folder}: its images cannot be read; set data.overlay to another"
         )
 
     def _order_of_round(self, round_number: int) -> np.ndarray:
         return np.random.default_rng(_seed(self.seed, "order", round_number)).permutation(len(self.names))
 
 
-def read_image(path: Path) -> np.ndarray:
-    """The middle square of an image file, uint8 RGB (3, RESOLUTION, RESOLUTION).
+class Exchange:
+    """Keeps the bank's images those that belong to a block: a window that slides along the sequence.
 
-    The short side is resized by area averaging and the long side cut: the bank needs one shape, and squares
-    keep proportions as they are. Places365, which the papers overlay, comes as squares.
-
-    Raises:
-        OSError, ValueError: the file cannot be read, is no image, or is larger than MAX_BYTES or MAX_PIXELS.
+    At block k the window begins at place `step * k`; place p lies in slot p modulo the number of slots.
     """
-    if not path.is_file():
-        raise ValueError("it is not a regular file")
-    if not 0 < path.stat().st_size <= MAX_BYTES:
-        raise ValueError(f"it has {path.stat().st_size} bytes")
-    content = path.read_bytes()
-    width, height = image_size(content)
-    short = min(width, height)
-    if not 0 < width * height <= MAX_PIXELS:
-        raise ValueError(f"it has {width}x{height} pixels")
-    # A JPEG can be decoded at a fraction of its size for a fraction of the time.
-    flags = next(flag for factor, flag in _REDUCTIONS if short >= factor * RESOLUTION or factor == 1)
-    try:
-        image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flags)
-    except cv2.error as error:
-        raise ValueError(f"it cannot be decoded ({error.err})") from error
-    if image is None:
-        raise ValueError("it cannot be decoded")
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = image[top : top + side, left : left + side]
-    shrinks = side > RESOLUTION
-    square = cv2.resize(
-        square, (RESOLUTION, RESOLUTION), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return np.ascontiguousarray(square[:, :, ::-1].transpose(2, 0, 1))
 
+    def __init__(self, sequence: ImageSequence, images: Tensor) -> None:
+        self._sequence = sequence
+        self._images = images
+        everything = len(images) == len(sequence.names)
+        self._step = 0 if everything else min(EXCHANGED, len(images))
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="overlay-images")
+        self._block: int | None = None  # whose images the bank holds
+        self._next: Future[np.ndarray] | None = None  # what the next block needs, being read
 
-_REDUCTIONS = (
-    (8, cv2.IMREAD_REDUCED_COLOR_8),
-    (4, cv2.IMREAD_REDUCED_COLOR_4),
-    (2, cv2.IMREAD_REDUCED_COLOR_2),
-    (1, cv2.IMREAD_COLOR),
-)
-
-
-def image_size(content: bytes) -> tuple[int, int]:
-    """(width, height) that the header of a JPEG, PNG, WebP or BMP file declares, without decoding it.
-
-    Raises:
-        ValueError: it is none of these, or ends before the size.
-    """
-    try:
-        if content.startswith(b"\x89PNG\r\n\x1a\n"):
-            return struct.unpack_from(">II", content, 16)
-        if content.startswith(b"BM"):
-            width, height = struct.unpack_from("<ii", content, 18)
-            return abs(width), abs(height)  # a negative height means top row first
-        if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
-            return _webp_size(content)
-        if content.startswith(b"\xff\xd8"):
-            return _jpeg_size(content)
-    except struct.error as error:
-        raise ValueError("it ends within its header") from error
-    raise ValueError("it is not a JPEG, PNG, WebP or BMP image")
-
-
-def _webp_size(content: bytes) -> tuple[int, int]:
-    kind = content[12:16]
-    if kind == b"VP8 ":  # lossy: 14 bits each after the frame tag and start code
-        width, height = struct.unpack_from("<HH", content, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    if kind == b"VP8L":  # lossless: 14 bits each, less one, after a signature byte
-        (bits,) = struct.unpack_from("<I", content, 21)
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if kind == b"VP8X":  # extended: 24 bits each, less one
-        low_width, high_width, low_height, high_height = struct.unpack_from("<HBHB", content, 24)
-        return (high_width << 16 | low_width) + 1, (high_height << 16 | low_height) + 1
-    raise ValueError("it is a WebP file of an unknown kind")
-
-
-def _jpeg_size(content: bytes) -> tuple[int, int]:
-    place = 2
-    while True:
-        (marker,) = struct.unpack_from(">H", content, place)
-        if marker == 0xFFFF:  # fill byte
-            place += 1
-        # Start of frame: C0 to CF except the tables C4, C8 and CC.
-        elif 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-            height, width = struct.unpack_from(">HH", content, place + 5)
-            return width, height
-        elif marker < 0xFFC0:
-            raise ValueError("its JPEG header is damaged")
+    def advance(self, block: int) -> None:
+        """Bring the bank to its state at `block`, waiting for the disk if need be."""
+        if block == self._block or (self._block is not None and not self._step):
+            return
+        held = len(self._images)
+        first, end = block * self._step, block * self._step + held
+        if self._next is not None and self._block == block - 1:
+            first, images = end - self._step, self._next.result()
         else:
-            place += 2 + struct.unpack_from(">H", content, place + 2)[0]
+            images = self._thread.submit(self._sequence.read, first, held).result()
+        device = self._images.device
+        slots = torch.arange(first, end) % held
+        self._images[_upload(slots, device)] = _upload(torch.from_numpy(images), device)
+        self._block = block
+        if self._step:
+            self._next = self._thread.submit(self._sequence.read, end, self._step)
 
 
-def _image_names(folder: Path) -> Iterator[str]:
-    """Paths below `folder`, relative to it, that end like an image. Links to folders are followed once."""
-    seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for file in files:
-            if file.lower().endswith(SUFFIXES):
-                yield os.path.relpath(os.path.join(parent, file), folder)
+def _upload(values: Tensor, device: torch.device) -> Tensor:
+    """Values from the host on the device, without waiting for what it is doing."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
 
 
-def _natural_order(name: str) -> tuple[list[Any], str]:
-    """Sorting key that puts 2.jpg before 10.jpg."""
-    # The digits alternate with the text between them, so equal places hold equal types.
-    parts = [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-    return parts, name
+def _description(source: str, count: int, content: bytes) -> dict[str, Any]:
+    return {"source": source, "images": count, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _seed(seed: int, purpose: str, number: int) -> int:

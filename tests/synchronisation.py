@@ -4,6 +4,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 WAITING = {
     "_local_scalar_dense",  # .item(), float(tensor), if tensor
+    "_linalg_check_errors",
     "is_nonzero",
     "equal",
     "nonzero",  # the result's shape depends on values

@@ -47,8 +47,8 @@ def save_rows(
     while first < last:
         end = min((first // rows_per_chunk + 1) * rows_per_chunk, last)
         chunk = by_end.get(end)
-        # A file may begin with rows that are no longer wanted.
-        if chunk is None or chunk["first"] > first:
+        # A file that is there may begin with rows that are no longer wanted.
+        if chunk is None:
             content = np.ascontiguousarray(read(first, end))
             chunk = Chunk(first=first, count=end - first, sha256=hashlib.sha256(content.data).hexdigest())
             _write_file(folder / _file_name(kind, chunk), content)

@@ -88,7 +88,7 @@ class Workcell(composer.Arena):
 
     def _add_scenery(self) -> None:
         root, world = self.mjcf_model, self.mjcf_model.worldbody
-        plain: dict[str, Any] = {"builtin": "flat", "rgb1": (1, 1, 1)}
+        plain: dict[str, Any] = {"builtin": "flat", "rgb1": (1, 1, 1), "rgb2": (1, 1, 1)}
         root.asset.add("texture", name=SKY_TEXTURE, type="skybox", width=8, height=48, **plain)
         top = root.asset.add(
             "texture", name=TABLE_TEXTURE, type="2d", width=textures.SIZE, height=textures.SIZE, **plain

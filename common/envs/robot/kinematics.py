@@ -9,9 +9,10 @@ from dm_control import mjcf
 
 from common.envs.robot.arena import TOOL_QUATERNION, Arm
 
-# Holds the tool over the middle of the workspace. Newton steps from here stay on one branch of solutions
+# Holds the tool over the middle of the workspace. Short Newton steps from here stay on one branch of solutions
 # all over the workspace.
 HOME_ANGLES = (3.312, 3.700, 1.237, 3.347, 5.494, 1.947)
+LONGEST_STEP = 0.1  # metres and radians
 TOLERANCE = 1e-9  # metres and radians
 ITERATIONS = 30
 
@@ -30,8 +31,10 @@ def place_tool(physics: mjcf.Physics, arm: Arm, position: np.ndarray) -> None:
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)
         error = np.concatenate([position - tool.xpos, _rotation_error(tool.xmat)])
-        if np.abs(error).max() < TOLERANCE:
+        largest = np.abs(error).max()
+        if largest < TOLERANCE:
             return
+        error *= min(1.0, LONGEST_STEP / largest)
         jacobian = np.zeros((6, model.nv))
         mujoco.mj_jacSite(model, data, jacobian[:3], jacobian[3:], tool.element_id)
         joints.qpos += np.linalg.solve(jacobian[:, joints.dofadr], error)

@@ -2,22 +2,29 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from common.errors import CorruptFile
 
 
-class Chunk(TypedDict):
+class Chunk(BaseModel):
     """One file: the number of its first row, how many rows it holds, and its checksum."""
 
-    first: int
-    count: int
-    sha256: str
+    # Lists of files come back from disks, and file names are made from them.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    first: NonNegativeInt
+    count: PositiveInt
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @property
+    def end(self) -> int:
+        """The number after the last row's."""
+        return self.first + self.count
 
 
 def save_rows(
@@ -41,7 +48,7 @@ def save_rows(
         OSError: the disk is full or cannot be written. No file that `known` lists has been touched.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    by_end = {chunk["first"] + chunk["count"]: chunk for chunk in known}
+    by_end = {chunk.end: chunk for chunk in known}
     chunks = []
     first, last = span
     while first < last:
@@ -68,41 +75,23 @@ def load_rows(
     """
     expected = span[0]
     for chunk in chunks:
-        first, count = chunk["first"], chunk["count"]
         path = folder / _file_name(kind, chunk)
-        if not first <= expected < first + count <= span[1]:
+        if not chunk.first <= expected < chunk.end <= span[1]:
             raise CorruptFile(
                 f"the list of saved {kind} in {folder} is damaged: number {expected} is missing"
             )
         try:
-            with path.open("rb") as file:
-                content = file.read(count * row_bytes + 1)
+            whole = path.stat().st_size == chunk.count * row_bytes
+            content = path.read_bytes() if whole else b""
         except OSError as error:
             raise CorruptFile(f"saved {kind} {path} cannot be read ({error.strerror})") from error
-        if len(content) != count * row_bytes or hashlib.sha256(content).hexdigest() != chunk["sha256"]:
+        if not whole or hashlib.sha256(content).hexdigest() != chunk.sha256:
             raise CorruptFile(f"saved {kind} {path} is damaged: it is not what was saved")
-        rows = np.frombuffer(content, dtype=np.uint8).reshape(count, row_bytes)
-        yield expected, rows[expected - first :].copy()
-        expected = first + count
+        rows = np.frombuffer(content, dtype=np.uint8).reshape(chunk.count, row_bytes)
+        yield expected, rows[expected - chunk.first :].copy()
+        expected = chunk.end
     if expected != span[1]:
         raise CorruptFile(f"the list of saved {kind} in {folder} is damaged: number {expected} is missing")
-
-
-def parse_chunks(entries: list[dict[str, Any]]) -> list[Chunk]:
-    """The list of files in a manifest read from disk, its types checked: file names are made from it.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is no such list.
-    """
-    chunks = []
-    for entry in entries:
-        first, count, digest = entry["first"], entry["count"], entry["sha256"]
-        if not isinstance(first, int) or not isinstance(count, int) or first < 0 or count < 1:
-            raise ValueError(f"rows {first!r}, {count!r}")
-        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-            raise ValueError(f"checksum {digest!r}")
-        chunks.append(Chunk(first=first, count=count, sha256=digest))
-    return chunks
 
 
 def prune(folder: Path, kind: str, keep: Iterable[Chunk]) -> None:
@@ -115,7 +104,7 @@ def prune(folder: Path, kind: str, keep: Iterable[Chunk]) -> None:
 
 def _file_name(kind: str, chunk: Chunk) -> str:
     # Named by content, so that a file an older list relies on is never overwritten with other rows.
-    return f"{kind}-{chunk['first']:010d}-{chunk['sha256'][:16]}.chunk"
+    return f"{kind}-{chunk.first:010d}-{chunk.sha256[:16]}.chunk"
 
 
 def _write_file(path: Path, content: np.ndarray) -> None:

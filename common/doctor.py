@@ -19,7 +19,7 @@ from common.envs.processes import TrainingEnv
 from common.envs.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
 from common.errors import UserError
 from common.hardware import concrete
-from common.images import FolderReader
+from common.images import ImageSequence
 from common.memory import available_memory
 from common.run_folder import check_disk
 
@@ -156,7 +156,7 @@ def _overlay_images(config: Config) -> str:
     folder = config.data.overlay_folder()
     if folder is None:
         return "procedural, as neither data.overlay nor $SMG_OVERLAY is set"
-    return f"{len(FolderReader(folder, config.seed).names)} images in {folder}"
+    return f"{len(ImageSequence(folder, config.seed).names)} images in {folder}"
 
 
 def _replay(config: Config) -> str:

@@ -65,7 +65,6 @@ class OverlayBank:
         self._offset = 0  # views of the current block already handed out
         self._block: Tensor | None = None
         if folder is None:
-            logger.warning("no overlay folder is set (data.overlay): overlays show procedural images")
             images = procedural_images(min(capacity, PAINTED), RESOLUTION, seed)
             self._images = torch.from_numpy(images).to(device)
             self._exchange = None

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from torch import Tensor
 
-from common.chunks import Chunk, load_rows, parse_chunks, prune, save_rows
+from common.chunks import Chunk, load_rows, prune, save_rows
 from common.errors import CorruptFile, UserError
 from common.memory import available_memory
 
@@ -31,6 +32,23 @@ class Batch:
     reward: Tensor  # float32 (B, 1)
     next_obs: Tensor  # uint8 (B, 3 * frames, H, W)
     not_done: Tensor  # float32 (B, 1): 0 only where the task itself ended; a time limit does not end it
+
+
+class Manifest(BaseModel):
+    """What a saved replay consists of: its shape, its counters, and the files with its rows."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    capacity: int
+    frame_shape: list[int]
+    action_size: int
+    frames_per_observation: int
+    frame_slots: int
+    frame_count: NonNegativeInt
+    transition_count: NonNegativeInt
+    oldest: NonNegativeInt
+    episode: list[int]
+    frames: list[Chunk]
+    transitions: list[Chunk]
 
 
 def frame_slots(capacity: int, episode_steps: int, frames: int = 3) -> int:
@@ -130,7 +148,7 @@ class Replay:
         self._transition_count = 0  # transitions ever added
         self._oldest = 0  # number of the oldest transition still held
         self._episode: deque[int] = deque(maxlen=frames + 1)  # the current episode's newest frame numbers
-        self._saved: dict[Path, dict[str, list[Chunk]]] = {}  # what the last folder saved to holds
+        self._saved: dict[Path, tuple[list[Chunk], list[Chunk]]] = {}  # what the last folder saved to holds
 
     def __len__(self) -> int:
         """Transitions that can be sampled."""
@@ -233,31 +251,27 @@ class Replay:
         Raises:
             OSError: the disk is full or cannot be written; earlier manifests stay valid.
         """
-        known = self._saved.get(folder.resolve(), {"frames": [], "transitions": []})
+        known_frames, known_transitions = self._saved.get(folder.resolve(), ([], []))
         frames = (max(0, self._frame_count - self._slots), self._frame_count)
         transitions = (self._oldest, self._transition_count)
-        saved = {
-            "frames": save_rows(
-                folder, "frames", frames, FRAMES_PER_CHUNK, self._frame_rows, known["frames"]
-            ),
-            "transitions": save_rows(
+        manifest = Manifest(
+            **self._geometry(),
+            frame_count=self._frame_count,
+            transition_count=self._transition_count,
+            oldest=self._oldest,
+            episode=list(self._episode),
+            frames=save_rows(folder, "frames", frames, FRAMES_PER_CHUNK, self._frame_rows, known_frames),
+            transitions=save_rows(
                 folder,
                 "transitions",
                 transitions,
                 TRANSITIONS_PER_CHUNK,
                 self._transition_rows,
-                known["transitions"],
+                known_transitions,
             ),
-        }
-        self._saved = {folder.resolve(): saved}
-        return {
-            **self._geometry(),
-            "frame_count": self._frame_count,
-            "transition_count": self._transition_count,
-            "oldest": self._oldest,
-            "episode": list(self._episode),
-            **{kind: [dict(chunk) for chunk in chunks] for kind, chunks in saved.items()},
-        }
+        )
+        self._saved = {folder.resolve(): (manifest.frames, manifest.transitions)}
+        return manifest.model_dump()
 
     def load(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Replace the contents by those that `save` described in `manifest`.
@@ -267,33 +281,31 @@ class Replay:
                 is no manifest. The replay is then empty.
             UserError: the manifest is of a replay with another shape or capacity.
         """
-        for name, value in self._geometry().items():
-            if manifest.get(name) != value:
-                raise UserError(
-                    f"the saved replay has {name} {manifest.get(name)} but this run has {value}; "
-                    "resume with the configuration it was saved with"
-                )
         self._frame_count = self._transition_count = self._oldest = 0
         self._episode.clear()
         self._saved = {}
-        try:
-            counts = [int(manifest[name]) for name in ("frame_count", "transition_count", "oldest")]
-            episode = [int(number) for number in manifest["episode"]]
-            saved = {kind: parse_chunks(manifest[kind]) for kind in ("frames", "transitions")}
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorruptFile(f"the replay manifest in {folder} is damaged ({error!r})") from error
-        frame_count, transition_count, oldest = counts
-        if frame_count < 0 or not 0 <= transition_count - oldest <= self.capacity:
-            raise CorruptFile(f"the replay manifest in {folder} is damaged (counts {counts})")
+        saved = _parse(folder, manifest)
+        for name, value in self._geometry().items():
+            if getattr(saved, name) != value:
+                raise UserError(
+                    f"the saved replay has {name} {getattr(saved, name)} but this run has {value}; "
+                    "resume with the configuration it was saved with"
+                )
+        first_frame = max(0, saved.frame_count - self._slots)
+        in_ring = all(first_frame <= number < saved.frame_count for number in saved.episode)
+        if not in_ring or not 0 <= saved.transition_count - saved.oldest <= self.capacity:
+            raise CorruptFile(
+                f"the replay manifest in {folder} is damaged: its counters contradict each other"
+            )
 
-        frames = (max(0, frame_count - self._slots), frame_count)
-        for first, rows in load_rows(folder, "frames", saved["frames"], frames, self._frames.shape[1]):
+        frames = (first_frame, saved.frame_count)
+        for first, rows in load_rows(folder, "frames", saved.frames, frames, self._frames.shape[1]):
             slots = torch.arange(first, first + len(rows)) % self._slots
             self._frames[slots.to(self.storage)] = torch.from_numpy(rows).to(self.storage)
-        transitions = (oldest, transition_count)
+        transitions = (saved.oldest, saved.transition_count)
         values_bytes = self._values.shape[1] * self._values.itemsize
         row_bytes = values_bytes + self._window_numbers.itemsize * (self.frames + 1)
-        for first, rows in load_rows(folder, "transitions", saved["transitions"], transitions, row_bytes):
+        for first, rows in load_rows(folder, "transitions", saved.transitions, transitions, row_bytes):
             places = torch.arange(first, first + len(rows)) % self.capacity
             values = torch.from_numpy(rows[:, :values_bytes].copy().view(np.float32))
             windows = rows[:, values_bytes:].copy().view(np.int64)
@@ -301,18 +313,23 @@ class Replay:
             self._values[places.to(self.storage)] = values.to(self.storage)
             slots = torch.from_numpy(windows % self._slots).int()
             self._window_slots[places.to(self.storage)] = slots.to(self.storage)
-        self._frame_count, self._transition_count, self._oldest = counts
-        self._episode.extend(episode)
-        self._saved = {folder.resolve(): saved}
+        self._frame_count, self._transition_count = saved.frame_count, saved.transition_count
+        self._oldest = saved.oldest
+        self._episode.extend(saved.episode)
+        self._saved = {folder.resolve(): (saved.frames, saved.transitions)}
 
     @staticmethod
     def prune(folder: Path, *manifests: dict[str, Any]) -> None:
         """Delete the files in `folder` that none of `manifests` lists.
 
         Call it only when those manifests are on disk for good.
+
+        Raises:
+            CorruptFile: one of them is no manifest; nothing is deleted on its account.
         """
-        for kind in ("frames", "transitions"):
-            prune(folder, kind, [chunk for manifest in manifests for chunk in manifest[kind]])
+        kept = [_parse(folder, manifest) for manifest in manifests]
+        prune(folder, "frames", [chunk for manifest in kept for chunk in manifest.frames])
+        prune(folder, "transitions", [chunk for manifest in kept for chunk in manifest.transitions])
 
     def _geometry(self) -> dict[str, Any]:
         return {
@@ -333,3 +350,12 @@ class Replay:
         rows = np.arange(first, last) % self.capacity
         values = self._values.index_select(0, torch.from_numpy(rows).to(self.storage)).cpu().numpy()
         return np.concatenate((values.view(np.uint8), self._window_numbers[rows].view(np.uint8)), axis=1)
+
+
+def _parse(folder: Path, manifest: dict[str, Any]) -> Manifest:
+    try:
+        return Manifest.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CorruptFile(f"the replay manifest in {folder} is damaged ({place}: {first['msg']})") from error

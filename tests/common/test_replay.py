@@ -337,6 +337,7 @@ def test_damaged_files_are_detected(kind: str, damage: str, tmp_path: Path):
     "edit",
     [
         lambda manifest: manifest.pop("episode"),
+        lambda manifest: manifest.pop("capacity"),
         lambda manifest: manifest["frames"].pop(1),
         lambda manifest: manifest["frames"].pop(),
         lambda manifest: manifest["frames"].reverse(),
@@ -346,6 +347,10 @@ def test_damaged_files_are_detected(kind: str, damage: str, tmp_path: Path):
         lambda manifest: manifest.update(frames=None),
         lambda manifest: manifest.update(oldest=-100),
         lambda manifest: manifest.update(frame_count=10**12),
+        lambda manifest: manifest.update(frame_count=float("inf")),
+        lambda manifest: manifest.update(episode=[10**30]),
+        lambda manifest: manifest.update(episode=[-1]),
+        lambda manifest: (manifest["frames"][-1].update(count=10**30), manifest.update(frame_count=10**30)),
     ],
 )
 def test_damaged_manifests_are_detected(edit, tmp_path: Path):

@@ -67,6 +67,7 @@ class Simulator:
         self.camera = camera
         self.random = random
         self.appearance = appearance
+        self._closed = False
         self.environment.reset()
         spec = environment.action_spec()
         limited = (spec.minimum > -mujoco.mjMAXVAL) & (spec.maximum < mujoco.mjMAXVAL)
@@ -132,7 +133,10 @@ class Simulator:
 
     def close(self) -> None:
         """Free the rendering context."""
-        self.environment.close()
+        # A composer environment fails to close twice, which gymnasium allows.
+        if not self._closed:
+            self.environment.close()
+        self._closed = True
 
     def _model_arrays(self) -> dict[str, np.ndarray]:
         model = self.physics.model.ptr

@@ -9,8 +9,8 @@ from dm_control import mjcf
 
 from common.envs.robot.arena import TOOL_QUATERNION, Arm
 
-# Holds the tool over the middle of the workspace. Short Newton steps from here stay on one branch of solutions
-# all over the workspace.
+# Holds the tool over the middle of the workspace. Short Newton steps from here stay on one branch of
+# solutions all over the workspace.
 HOME_ANGLES = (3.312, 3.700, 1.237, 3.347, 5.494, 1.947)
 LONGEST_STEP = 0.1  # metres and radians
 TOLERANCE = 1e-9  # metres and radians

@@ -173,7 +173,7 @@ def test_the_reward_and_the_reports_of_peg_in_box(axes: str) -> None:
         rewarded.append(bonus > 0)
         reports.append(tuple(report.values()))
     assert 5 < sum(rewarded) < 85
-    # With the height fixed the peg stays above the box; with all axes it succeeds before it counts as inserted.
+    # With the height fixed the peg stays above the box; with all axes success comes before insertion.
     assert set(reports) == (
         {(False, False)} if axes == "xy" else {(False, False), (True, False), (True, True)}
     )

@@ -169,8 +169,8 @@ class Replay:
         if not self._episode:
             raise RuntimeError("start_episode must come before the first add")
         self._write_frame(frame)
-        window = np.asarray(self._episode)
-        window = np.pad(window, (self.frames + 1 - len(window), 0), mode="edge")
+        missing = self.frames + 1 - len(self._episode)
+        window = np.array([self._episode[0]] * missing + list(self._episode))
         row = self._transition_count % self.capacity
         self._window_numbers[row] = window
         self._write(self._window_slots, row, torch.from_numpy(window % self._slots).int())

@@ -65,7 +65,11 @@ class TrainingEnv:
         if not self._own_process:
             return _Here([self._arguments])
         server = _Child([self._arguments], render_threads(processes=1))
-        server.wait_until_ready()
+        try:
+            server.wait_until_ready()
+        except BaseException:
+            server.close()
+            raise
         return server
 
     @property

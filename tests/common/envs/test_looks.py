@@ -1,0 +1,91 @@
+"""Rendered looks against reference frames, and the check that an installed package makes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import gl
+from common.envs import golden
+from common.envs.presets import read_presets
+
+gl.select_backend()
+
+# These import MuJoCo, which reads MUJOCO_GL at import.
+from dm_control import suite  # noqa: E402
+
+from common.envs import looks  # noqa: E402
+from common.envs.camera import Camera  # noqa: E402
+
+TASKS = ("walker_walk", "cartpole_swingup", "ball_in_cup_catch", "finger_spin", "cheetah_run")
+
+Draw = Callable[[looks.Look], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, np.ndarray]:
+    with np.load(Path(__file__).parents[2] / "fixtures" / "frames.npz") as content:
+        return dict(content)
+
+
+@pytest.fixture(params=TASKS)
+def task(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def draw(task: str, reference: dict[str, np.ndarray]) -> Draw:
+    """Frames of the reference states under a look: uint8 (2, 84, 84, 3)."""
+    # No episode is begun: that would hide finger_spin's target, which the references show.
+    physics = suite.load(*task.rsplit("_", 1)).physics
+    camera = Camera(physics, 0, 84)
+
+    def render(look: looks.Look) -> np.ndarray:
+        looks.wear(physics, look)
+        frames = []
+        for state in reference[f"state/{task}"]:
+            with physics.reset_context():
+                physics.set_state(state)
+            frames.append(camera.frame().transpose(1, 2, 0))
+        return np.stack(frames)
+
+    return render
+
+
+def share_within_two_levels(frames: np.ndarray, expected: np.ndarray) -> float:
+    return float((np.abs(frames.astype(int) - expected).max(axis=-1) <= 2).mean())
+
+
+def test_train_and_green_screens(task: str, draw: Draw, reference: dict[str, np.ndarray]) -> None:
+    # Back to train at the end: nothing of a look may stay behind.
+    for shift, name in (
+        ("video_hard", "video_hard_green"),
+        ("video_easy", "video_easy_green"),
+        ("train", "train"),
+    ):
+        expected = reference[f"frame/{task}/{name}"]
+        assert share_within_two_levels(draw(looks.look(shift, None)), expected) >= 0.99, name
+
+
+def test_colour_presets(task: str, draw: Draw, reference: dict[str, np.ndarray], real_data: Path) -> None:
+    names = [name.split("/")[2] for name in reference if name.startswith(f"frame/{task}/color")]
+    assert len(names) == 4
+    for name in names:
+        shift, number = name.rsplit("_", 1)
+        preset = read_presets(real_data / f"{shift}.pt")[int(number)]
+        expected = reference[f"frame/{task}/{name}"]
+        assert share_within_two_levels(draw(looks.look(shift, preset)), expected) >= 0.99, name
+
+
+def test_the_comparison_tells_looks_apart(reference: dict[str, np.ndarray]) -> None:
+    for task in TASKS:
+        green, train = (reference[f"frame/{task}/{look}"] for look in ("video_easy_green", "train"))
+        assert share_within_two_levels(green, train) < 0.8
+
+
+def test_golden_check_passes_here_and_fails_on_other_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert golden.golden_check() >= golden.LEAST_SHARE
+    frame = Camera.frame
+    monkeypatch.setattr(Camera, "frame", lambda camera: np.roll(frame(camera), 3, axis=2))
+    assert golden.golden_check() < golden.LEAST_SHARE

@@ -106,7 +106,7 @@ def test_a_resumed_environment_continues_to_the_bit(task: str, shift: str, saved
             results = [each.step(action) for each in (env, resumed)]
             observations = [result[0] for result in results]
             assert results[0][1:] == results[1][1:]
-        np.testing.assert_array_equal(*observations)
+        np.testing.assert_array_equal(observations[0], observations[1])
         np.testing.assert_array_equal(env.simulator_state(), resumed.simulator_state())
     for each in (env, resumed):
         each.close()

@@ -83,7 +83,7 @@ def test_table_tops_differ_and_training_is_plain_white() -> None:
 
 
 def test_looks_show_the_published_colours_and_textures(envs: dict[str, BenchmarkEnv]) -> None:
-    tables = dict(zip(ROBOT_SHIFTS, ("white", *TABLE_TOPS), strict=True))
+    tables: dict[str, str] = dict(zip(ROBOT_SHIFTS, ("white", *TABLE_TOPS), strict=True))
     for shift, env in envs.items():
         model = env._simulator.physics.model.ptr
         sky, table = model.texture("sky").id, model.texture("table").id

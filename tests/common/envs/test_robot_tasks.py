@@ -1,5 +1,10 @@
 """Dynamics, rewards and success of the robotic tasks, read off MuJoCo's own arrays."""
 
+# MuJoCo's names live in a compiled module without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Sequence
+
 import mujoco
 import numpy as np
 import pytest
@@ -46,7 +51,7 @@ def peg_tip(simulator: Simulator) -> np.ndarray:
     return geom(simulator, "arm/hand/peg/peg") + 0.035 * axis
 
 
-def contact_free(simulator: Simulator, steps: int, action: list[float]) -> None:
+def repeat(simulator: Simulator, steps: int, action: Sequence[float]) -> None:
     for _ in range(steps):
         simulator.step(np.array(action))
 
@@ -54,10 +59,10 @@ def contact_free(simulator: Simulator, steps: int, action: list[float]) -> None:
 @pytest.mark.parametrize(("task", "axes"), VARIANTS)
 def test_an_action_moves_the_tool_five_centimetres_per_axis(task: str, axes: str) -> None:
     simulator = build(task, axes)
-    contact_free(simulator, 10, [0, 0, 0][: len(axes)])
+    repeat(simulator, 10, [0, 0, 0][: len(axes)])
     start, orientation = tool(simulator), simulator.physics.named.data.site_xmat[TOOL_SITE].copy()
     simulator.step(np.array([0.5, -1, -0.4])[: len(axes)])
-    contact_free(simulator, 15, [0, 0, 0][: len(axes)])
+    repeat(simulator, 15, [0, 0, 0][: len(axes)])
     expected = np.array([0.025, -0.05, -0.02 if axes == "xyz" else 0])
     np.testing.assert_allclose(tool(simulator) - start, expected, atol=5e-4)
     np.testing.assert_allclose(simulator.physics.named.data.site_xmat[TOOL_SITE], orientation, atol=1e-3)
@@ -69,13 +74,13 @@ def test_an_action_moves_the_tool_five_centimetres_per_axis(task: str, axes: str
 @pytest.mark.parametrize("direction", [1, -1])
 def test_the_workspace_ends_the_motion(task: str, axes: str, direction: int) -> None:
     simulator = build(task, axes)
-    contact_free(simulator, 25, [direction] * 3)
+    repeat(simulator, 25, [direction] * 3)
     lowest = 0.6 if task == REACH else 0.68
     border = (1.7, 0.45, 1.0) if direction == 1 else (1.4, 0.15, lowest)
     np.testing.assert_allclose(tool(simulator), border, atol=1e-3)
     # One step back is felt at once: nothing was wound up beyond the border.
     simulator.step(np.array([-direction, 0, 0]))
-    contact_free(simulator, 15, [0, 0, 0])
+    repeat(simulator, 15, [0, 0, 0])
     assert tool(simulator)[0] == pytest.approx(border[0] - 0.05 * direction, abs=1e-3)
 
 
@@ -89,11 +94,13 @@ def test_twenty_substeps_make_a_step(task: str, timestep: float) -> None:
 
 def test_the_arm_holds_the_tool_anywhere_in_the_workspace() -> None:
     simulator = build(REACH)
-    physics, arm = simulator.physics, simulator.environment.task.root_entity.arm
+    environment = simulator.environment
+    physics, arm = environment.physics, environment.task.root_entity.arm
     model = physics.model.ptr
     limited = model.jnt_limited.astype(bool)
     lowest, highest = model.jnt_range[limited].T
-    for position in np.stack(np.meshgrid(*np.linspace(*WORKSPACE, 5).T), axis=-1).reshape(-1, 3):
+    sides = (np.linspace(low, high, 5) for low, high in WORKSPACE.T)
+    for position in np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 3):
         kinematics.place_tool(physics, arm, position)
         mujoco.mj_forward(model, physics.data.ptr)
         np.testing.assert_allclose(tool(simulator), position, atol=1e-6)
@@ -105,9 +112,10 @@ def test_the_arm_holds_the_tool_anywhere_in_the_workspace() -> None:
 
 def test_a_place_out_of_reach_is_an_error() -> None:
     simulator = build(REACH)
-    arm = simulator.environment.task.root_entity.arm
+    environment = simulator.environment
+    arm = environment.task.root_entity.arm
     with pytest.raises(ValueError, match="cannot hold"):
-        kinematics.place_tool(simulator.physics, arm, np.array([3.0, 0.3, 0.8]))
+        kinematics.place_tool(environment.physics, arm, np.array([3.0, 0.3, 0.8]))
 
 
 @pytest.mark.parametrize(("task", "height"), [(REACH, 0.26), (PEG, 0.43)])
@@ -208,28 +216,28 @@ def test_only_passive_joints_hold_the_peg() -> None:
 
 def test_the_peg_swings_and_comes_to_rest() -> None:
     simulator = build(PEG)
-    contact_free(simulator, 5, [0, 0, 0])
+    repeat(simulator, 5, [0, 0, 0])
     hand, rest = tool(simulator), geom(simulator, "arm/hand/peg/peg")
     np.testing.assert_allclose(rest[:2], hand[:2], atol=1e-3)
     force = simulator.physics.named.data.xfrc_applied["arm/hand/peg/peg"]
     force[:2] = 1.0, -0.5
-    contact_free(simulator, 10, [0, 0, 0])
+    repeat(simulator, 10, [0, 0, 0])
     pushed = geom(simulator, "arm/hand/peg/peg") - rest
     assert pushed[0] > 0.04 and pushed[1] < -0.02 and pushed[2] > 0.005
     np.testing.assert_allclose(tool(simulator), hand, atol=2e-3)
     simulator.physics.named.data.xfrc_applied["arm/hand/peg/peg"][:] = 0
-    contact_free(simulator, 60, [0, 0, 0])
+    repeat(simulator, 60, [0, 0, 0])
     np.testing.assert_allclose(geom(simulator, "arm/hand/peg/peg"), rest, atol=2e-3)
 
 
 def test_the_box_stands_still_until_pushed() -> None:
     simulator = build(PEG)
     start = box(simulator)
-    contact_free(simulator, EPISODE_STEPS, [0, 0, 0])
+    repeat(simulator, EPISODE_STEPS, [0, 0, 0])
     np.testing.assert_allclose(box(simulator), start, atol=1e-3)
     assert box(simulator)[2] == pytest.approx(BOX_RIM, abs=1e-3)
     simulator.physics.named.data.xfrc_applied["box/"][0] = 10.0
-    contact_free(simulator, 10, [0, 0, 0])
+    repeat(simulator, 10, [0, 0, 0])
     assert box(simulator)[0] > start[0] + 0.01
 
 

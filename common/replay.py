@@ -154,14 +154,12 @@ class Replay:
         """Transitions that can be sampled."""
         return self._transition_count - self._oldest
 
-    def start_episode(self, frame: np.ndarray | Tensor) -> None:
+    def start_episode(self, frame: np.ndarray) -> None:
         """Begin an episode with its first frame, uint8 (3, H, W)."""
         self._episode.clear()
         self._write_frame(frame)
 
-    def add(
-        self, action: np.ndarray | Tensor, reward: float, frame: np.ndarray | Tensor, terminated: bool
-    ) -> None:
+    def add(self, action: np.ndarray, reward: float, frame: np.ndarray, terminated: bool) -> None:
         """Add the step that took `action` (A,), earned `reward` and showed `frame`, uint8 (3, H, W).
 
         `terminated` is true only where the task itself ended, not at a time limit.
@@ -174,11 +172,8 @@ class Replay:
         row = self._transition_count % self.capacity
         self._window_numbers[row] = window
         self._write(self._window_slots, row, torch.from_numpy(window % self._slots).int())
-        values = torch.empty(self.action_size + 2)
-        values[: self.action_size] = torch.as_tensor(action)
-        values[-2] = reward
-        values[-1] = float(not terminated)
-        self._write(self._values, row, values)
+        values = np.array([*action, reward, not terminated], dtype=np.float32)
+        self._write(self._values, row, torch.from_numpy(values))
         self._transition_count += 1
         self._oldest = max(self._oldest, self._transition_count - self.capacity)
 
@@ -214,8 +209,8 @@ class Replay:
         torch.index_select(source, 0, rows, out=staging)
         return staging.to(self.device, non_blocking=True)
 
-    def _write_frame(self, frame: np.ndarray | Tensor) -> None:
-        pixels = torch.as_tensor(frame)
+    def _write_frame(self, frame: np.ndarray) -> None:
+        pixels = torch.tensor(frame)  # a copy: the environment may reuse its array, or forbid writing to it
         if pixels.dtype != torch.uint8 or tuple(pixels.shape) != self.frame_shape:
             raise ValueError(f"a frame is uint8 {self.frame_shape}, not {pixels.dtype} {tuple(pixels.shape)}")
         self._write(self._frames, self._frame_count % self._slots, pixels.reshape(-1))

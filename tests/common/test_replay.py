@@ -148,6 +148,18 @@ def test_sampling_never_waits_for_the_device():
         memory.sample(8)
 
 
+def test_arrays_that_the_environment_reuses_or_protects_are_copied():
+    memory, frame, action = make_replay(), np.full(SHAPE, 1, dtype=np.uint8), np.array([0.5, -0.5])
+    frame.setflags(write=False)
+    memory.start_episode(frame)
+    memory.add(action, 1.0, frame, False)
+    frame.setflags(write=True)
+    frame[:], action[:] = 9, 9
+    batch = memory.sample(1)
+    assert (batch.obs == 1).all() and (batch.next_obs == 1).all()
+    assert batch.action.tolist() == [[0.5, -0.5]]
+
+
 def test_misuse_is_an_error():
     memory = make_replay()
     with pytest.raises(RuntimeError, match="empty"):

@@ -5,15 +5,12 @@
 of an agent's own (`smg:`, `sgqn:`) is typed by the agent class and found in `Config.settings`.
 """
 
-import copy
-import difflib
 import inspect
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +31,18 @@ from common.envs.shifts import expand, shifts_of
 from common.errors import UserError, did_you_mean
 from common.networks import trunk_resolution
 from common.registry import AGENTS, agent_class, is_import_path, registered_ancestor
+from common.validation import (
+    Key,
+    Layer,
+    Origins,
+    dotted,
+    explained,
+    keys_of,
+    merge,
+    source_of,
+    unknown,
+    whole,
+)
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 COMMAND_LINE = "command line"
@@ -42,10 +51,6 @@ RESOLVED_NAME = "config.yaml"
 
 # Types of values. YAML reads 5e5 as a float, which is as good an integer as 500000, and a name such as 7
 # as an integer.
-
-
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _text(value: Any) -> Any:
@@ -80,7 +85,7 @@ def _folder_name(value: str) -> str:
 
 
 def _interval(value: Any) -> Any:
-    value = _whole(value)
+    value = whole(value)
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     if isinstance(value, str) and re.fullmatch(r"[0-9]*[1-9][0-9]*(s|min|h)", value):
@@ -88,9 +93,9 @@ def _interval(value: Any) -> Any:
     raise ValueError("a duration such as 20s, 10min or 1h, or a positive number of agent steps")
 
 
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
-Positive = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
-Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)]
+Count = Annotated[int, BeforeValidator(whole), Field(ge=0)]
+Positive = Annotated[int, BeforeValidator(whole), Field(ge=1)]
+Seed = Annotated[int, BeforeValidator(whole), Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -157,7 +162,7 @@ class Environment(Section):
     episode_steps: Positive
     image_size: Positive
     frames: Positive
-    ahead: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1)]
+    ahead: Annotated[int, BeforeValidator(whole), Field(ge=0, le=1)]
     action_axes: Literal["xy", "xyz"] | None
     camera: Literal["third_person", "first_person"] | None
     view_strength: Weight
@@ -270,15 +275,6 @@ class Config(Section):
 # Loading
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """One source of values; `given` when the user named it, rather than the package supplying it."""
-
-    source: str
-    values: dict[str, Any]
-    given: bool
-
-
 def load(
     agent: str | None = None,
     task: str | None = None,
@@ -303,16 +299,16 @@ def load(
     """
     flags = {key: value for key, value in (("agent", agent), ("task", task), ("preset", preset)) if value}
     given = [_given_file(file) for file in files]
-    given.append(_Layer(COMMAND_LINE, flags, given=True))
+    given.append(Layer(COMMAND_LINE, flags, given=True))
     given += [_override(text) for text in overrides]
 
     agent = _chosen(given, "agent", AGENTS)
     task = _chosen(given, "task", packaged_names("tasks"))
     if not any("preset" in layer.values for layer in given):
         preset = _default_preset(given)
-        why = "a GPU was found" if preset == "paper" else "no GPU was found"
-        announce(f"preset: {preset} ({why}; choose with --preset)")
-        given.append(_Layer(COMMAND_LINE, {"preset": preset}, given=True))
+        where = "a GPU" if preset == "paper" else "the CPU"
+        announce(f"preset: {preset}, for training on {where} (choose with --preset)")
+        given.append(Layer(COMMAND_LINE, {"preset": preset}, given=True))
     preset = _chosen(given, "preset", packaged_names("presets"))
 
     agent_type = agent_class(agent)
@@ -323,7 +319,7 @@ def load(
         _packaged("presets", preset),
         *given,
     ]
-    return _validate(*_merge([_relevant(layer, agent, agent_type) for layer in layers]))
+    return _validate(*merge([_relevant(layer, agent, agent_type) for layer in layers]))
 
 
 def load_run_config(
@@ -343,13 +339,17 @@ def load_run_config(
     path = Path(run_folder) / RESOLVED_NAME
     if not path.is_file():
         raise UserError(f"{run_folder}: not a run folder (it has no {RESOLVED_NAME})")
-    stored = _Layer(str(path), yaml_files.read_mapping(path), given=True)
+    stored = Layer(str(path), yaml_files.read_mapping(path), given=True)
     agent = _chosen([stored], "agent", AGENTS)
     _chosen([stored], "task", packaged_names("tasks"))
     if is_import_path(agent) and not allow_code:
         raise UserError(f"{path}: agent '{agent}' is code from outside this package; --allow-code imports it")
-    layers = [stored, *(_override(text) for text in overrides)]
-    return _validate(*_merge([_relevant(layer, agent, agent_class(agent)) for layer in layers]))
+    changes = [_override(text) for text in overrides]
+    for key in ("agent", "task", "preset"):
+        if any(key in change.values for change in changes):
+            raise UserError(f"{COMMAND_LINE}: {key}: a run keeps the {key} it was trained with")
+    layers = [stored, *changes]
+    return _validate(*merge([_relevant(layer, agent, agent_class(agent)) for layer in layers]))
 
 
 def to_yaml(config: Config) -> str:
@@ -367,20 +367,20 @@ def packaged_names(kind: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / kind).glob("*.yaml"))
 
 
-def _packaged(*parts: str) -> _Layer:
+def _packaged(*parts: str) -> Layer:
     path = CONFIGS.joinpath(*parts).with_suffix(".yaml")
     source = path.relative_to(CONFIGS.parent).as_posix()
-    return _Layer(source, yaml_files.read_mapping(path, source), given=False)
+    return Layer(source, yaml_files.read_mapping(path, source), given=False)
 
 
-def _given_file(name: str | Path) -> _Layer:
+def _given_file(name: str | Path) -> Layer:
     path = Path(name)
     if path.parts[:1] == ("configs",) and not os.path.exists(path):
         path = CONFIGS.parent / path
-    return _Layer(str(name), yaml_files.read_mapping(path, str(name)), given=True)
+    return Layer(str(name), yaml_files.read_mapping(path, str(name)), given=True)
 
 
-def _override(text: str) -> _Layer:
+def _override(text: str) -> Layer:
     key, equals, value = text.partition("=")
     names = key.split(".")
     if not equals or not all(names):
@@ -388,10 +388,10 @@ def _override(text: str) -> _Layer:
     parsed: Any = yaml_files.parse(value, f"{COMMAND_LINE}: {key}")
     for name in reversed(names):
         parsed = {name: parsed}
-    return _Layer(COMMAND_LINE, parsed, given=True)
+    return Layer(COMMAND_LINE, parsed, given=True)
 
 
-def _chosen(layers: list[_Layer], key: str, known: Iterable[str]) -> str:
+def _chosen(layers: list[Layer], key: str, known: Iterable[str]) -> str:
     """The last layer's value of one of the names that select further layers."""
     layer = next((layer for layer in reversed(layers) if key in layer.values), None)
     if layer is None:
@@ -415,14 +415,14 @@ def _suite_tasks() -> list[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
 
 
-def _default_preset(given: list[_Layer]) -> str:
+def _default_preset(given: list[Layer]) -> str:
     device = next((layer.values["device"] for layer in reversed(given) if "device" in layer.values), "auto")
     if device == "auto":
         return "paper" if torch.cuda.is_available() else "laptop"
     return "paper" if str(device).startswith("cuda") else "laptop"
 
 
-def _agent_layers(agent: str, agent_type: type[Any]) -> list[_Layer]:
+def _agent_layers(agent: str, agent_type: type[Any]) -> list[Layer]:
     """The agent's YAML: packaged, or that of the agent it extends and then the one beside its module."""
     layers = []
     packaged = registered_ancestor(agent_type)
@@ -435,17 +435,17 @@ def _agent_layers(agent: str, agent_type: type[Any]) -> list[_Layer]:
     return layers
 
 
-def _task_layers(task: str, agent_type: type[Any]) -> list[_Layer]:
+def _task_layers(task: str, agent_type: type[Any]) -> list[Layer]:
     """The task's YAML, then what its `agents:` says for this agent alone."""
     if task not in packaged_names("tasks"):
         return []
     layer = _packaged("tasks", task)
     for_agents = layer.values.pop("agents", {})
     special = for_agents.get(registered_ancestor(agent_type), {})
-    return [layer, _Layer(layer.source, special, given=False)]
+    return [layer, Layer(layer.source, special, given=False)]
 
 
-def _relevant(layer: _Layer, agent: str, agent_type: type[Any]) -> _Layer:
+def _relevant(layer: Layer, agent: str, agent_type: type[Any]) -> Layer:
     """Drop what the packaged files say for other agents; the same from the user is an error."""
     values = dict(layer.values)
     for section in AGENTS.keys() & values.keys() - {agent_type.SECTION} - Config.model_fields.keys():
@@ -456,45 +456,17 @@ def _relevant(layer: _Layer, agent: str, agent_type: type[Any]) -> _Layer:
         del values[section]
     if not layer.given and isinstance(values.get("losses"), dict):
         values["losses"] = {k: v for k, v in values["losses"].items() if k in agent_type.LOSSES}
-    return _Layer(layer.source, values, layer.given)
+    return Layer(layer.source, values, layer.given)
 
 
-# Merging and validation
-
-Key = tuple[str | int, ...]
-Origins = dict[Key, str]
-
-
-def _merge(layers: list[_Layer]) -> tuple[dict[str, Any], Origins]:
-    """Deep-merge mappings, later over earlier; also say which source each key's value came from."""
-    merged: dict[str, Any] = {}
-    origins: Origins = {}
-    for layer in layers:
-        _merge_into(merged, layer.values, layer.source, origins, ())
-    return merged, origins
-
-
-def _merge_into(
-    target: dict[str, Any], values: dict[str, Any], source: str, origins: Origins, at: Key
-) -> None:
-    for key, value in values.items():
-        here = (*at, key)
-        # An augmentation is one value, though it may be written as a mapping: arguments of one kind
-        # mean nothing to another.
-        if isinstance(value, dict) and isinstance(target.get(key), dict) and here != ("augmentation",):
-            _merge_into(target[key], value, source, origins, here)
-        else:
-            for stale in [known for known in origins if known[: len(here)] == here]:
-                del origins[stale]
-            target[key] = copy.deepcopy(value)
-            origins[here] = source
+# Validation
 
 
 def _validate(values: dict[str, Any], origins: Origins) -> Config:
     agent_type = agent_class(values["agent"])
     section = () if agent_type.SECTION is None else (agent_type.SECTION,)
     if "settings" in values:  # the field's name; in YAML the section has the agent's
-        raise _unknown(("settings",), origins, agent_type)
+        raise unknown(("settings",), origins, _valid_keys(agent_type))
     _check_losses(values, agent_type, origins)
     _resolve(values)
     common = {key: value for key, value in values.items() if key not in section}
@@ -503,13 +475,13 @@ def _validate(values: dict[str, Any], origins: Origins) -> Config:
         if section:
             settings = agent_type.Settings.model_validate(values.get(section[0], {}))
     except ValidationError as error:
-        raise _explained(error, values, section, origins, agent_type) from error
+        raise explained(error, values, section, origins, _valid_keys(agent_type)) from error
     try:
         config = Config.model_validate(common | {"settings": settings})
     except ValidationError as error:
-        raise _explained(error, values, (), origins, agent_type) from error
+        raise explained(error, values, (), origins, _valid_keys(agent_type)) from error
     for key, problem in _conflicts(config):
-        raise UserError(f"{_source(origins, key)}: {_dotted(key)}: {problem}")
+        raise UserError(f"{source_of(origins, key)}: {dotted(key)}: {problem}")
     return config
 
 
@@ -521,7 +493,7 @@ def _check_losses(values: dict[str, Any], agent_type: type[Any], origins: Origin
     for term in weights:
         if term not in agent_type.LOSSES:
             problem = f"agent {agent} computes no such term; {did_you_mean(term, agent_type.LOSSES)}"
-            raise UserError(f"{_source(origins, ('losses', term))}: losses.{term}: {problem}")
+            raise UserError(f"{source_of(origins, ('losses', term))}: losses.{term}: {problem}")
     for term in agent_type.LOSSES:
         if term not in weights:
             raise UserError(f"losses.{term}: agent {agent} computes this term, but no file gives its weight")
@@ -565,101 +537,10 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
             yield ("data", name), f"the folder {folder} does not exist"
 
 
-# What pydantic expected, in the words of someone who writes YAML.
-_EXPECTED = {
-    "int_type": "an integer",
-    "int_from_float": "an integer",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "missing": "a longer list",
-    "too_short": "a longer list",
-    "too_long": "a list of at most {max_length}",
-    "greater_than": "above {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "below {lt}",
-    "less_than_equal": "at most {le}",
-    "literal_error": "{expected}",
-    "value_error": "{error}",
-}
-
-
-def _explained(
-    error: ValidationError, values: dict[str, Any], at: Key, origins: Origins, agent_type: type[Any]
-) -> UserError:
-    """The first problem of a validation as one line: source, key, what it should be, what it is."""
-    problems = [(_key_of(problem, values, at), problem) for problem in error.errors()]
-    key, first = problems[0]
-    if first["type"] == "extra_forbidden":
-        return _unknown(key, origins, agent_type)
-    value: Any = values
-    for part in key:
-        if isinstance(value, dict) and part not in value:
-            return UserError(f"{_source(origins, key)}: {_dotted(key)}: missing; give it a value")
-        value = value[part]
-    # Each alternative of a union reports its own problem.
-    expected = " or ".join(
-        _EXPECTED.get(problem["type"], problem["msg"]).format(
-            **{name: _whole(limit) for name, limit in problem.get("ctx", {}).items()}
-        )
-        for problem_key, problem in problems
-        if problem_key == key
-    )
-    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}…"
-    return UserError(f"{_source(origins, key)}: {_dotted(key)}: should be {expected}, got {shown}")
-
-
-def _unknown(key: Key, origins: Origins, agent_type: type[Any]) -> UserError:
-    return UserError(
-        f"{_source(origins, key)}: unknown key '{_dotted(key)}'; {_nearest_key(key, agent_type)}"
-    )
-
-
-def _key_of(problem: Any, values: Any, at: Key) -> Key:
-    """Where in `values` a problem lies: pydantic's location without the names of union members."""
-    key: Key = ()
-    for part in (*at, *problem["loc"]):
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            absent = problem["type"] == "missing" and isinstance(part, str)
-            return (*key, part) if absent else key
-        key = (*key, part)
-    return key
-
-
-def _source(origins: Origins, key: Key) -> str:
-    """The file, or the command line, that a key's value came from."""
-    for length in range(len(key), 0, -1):
-        if key[:length] in origins:
-            return origins[key[:length]]
-    return "configuration"
-
-
-def _dotted(key: Key) -> str:
-    return ".".join(map(str, key))
-
-
-def _nearest_key(key: Key, agent_type: type[Any]) -> str:
-    valid = [*_keys_of(Config), *(f"losses.{term}" for term in agent_type.LOSSES)]
-    valid.remove("settings")
+def _valid_keys(agent_type: type[Any]) -> list[str]:
+    """Every key that a configuration of this agent may hold, dotted."""
+    keys = [key for key in keys_of(Config) if key != "settings"]
+    keys += [f"losses.{term}" for term in agent_type.LOSSES]
     if agent_type.SECTION is not None:
-        valid += [agent_type.SECTION, *_keys_of(agent_type.Settings, f"{agent_type.SECTION}.")]
-    by_last_name = {name.rpartition(".")[2]: name for name in reversed(valid)}
-    for text, names in ((_dotted(key), {name: name for name in valid}), (str(key[-1]), by_last_name)):
-        nearest = difflib.get_close_matches(text, names, n=1, cutoff=0.6)
-        if nearest:
-            return f"did you mean '{names[nearest[0]]}'?"
-    return "'smg config' prints every key"
-
-
-def _keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every key of a section and of the sections in it, dotted."""
-    for name, field in section.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys_of(field.annotation, f"{prefix}{name}.")
+        keys += [agent_type.SECTION, *keys_of(agent_type.Settings, f"{agent_type.SECTION}.")]
+    return keys

@@ -54,7 +54,7 @@ def test_config_prints_what_load_resolves(capsys: pytest.CaptureFixture[str]) ->
 def test_a_preset_that_was_not_asked_for_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("config", "--agent", "sac", "--task", "walker_walk", "device=cpu") == 0
     announced = capsys.readouterr().err
-    assert announced == "preset: laptop (no GPU was found; choose with --preset)\n"
+    assert announced == "preset: laptop, for training on the CPU (choose with --preset)\n"
 
 
 def test_train_passes_the_configuration_on(trained: list[tuple[Config, Path | None]]) -> None:

@@ -150,5 +150,7 @@ def default_cache() -> ClipCache:
     """The user's cache: `$SMG_CACHE`, else `smg` in `$XDG_CACHE_HOME` or `~/.cache`."""
     folder = os.environ.get("SMG_CACHE")
     if folder is None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smg"
+        # A container's user may have no home; what cannot be written there stays in memory.
+        home = Path(os.environ.get("HOME") or "/")
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "smg"
     return ClipCache(Path(folder) / "clips")

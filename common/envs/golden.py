@@ -32,7 +32,8 @@ def golden_check() -> float:
             if kind != "frame":
                 continue
             # The references were drawn without beginning an episode, which hides finger_spin's target.
-            physics = suite.load(*task.rsplit("_", 1)).physics
+            domain, name = task.rsplit("_", 1)
+            physics = suite.load(domain, name).physics
             with physics.reset_context():
                 physics.set_state(golden[f"state/{task}"])
             frame = Camera(physics, camera=0, size=84).frame().transpose(1, 2, 0)

@@ -296,17 +296,21 @@ class _Child:
 
     def close(self) -> None:
         self._connection.close()
-        try:
-            self._process.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._wait()
         if self._frames >= 0:
             os.close(self._frames)
             self._frames = -1
 
+    def _wait(self) -> int:
+        """The child's exit status; it ends by itself once the connection is closed on either side."""
+        try:
+            return self._process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
     def _death(self) -> EnvironmentDied:
-        status = self._process.wait()
+        status = self._wait()
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return EnvironmentDied(f"the environment process {self._process.pid} {how}")
 

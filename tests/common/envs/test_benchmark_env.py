@@ -29,7 +29,8 @@ def make(data_folder: Path) -> Iterator[Make]:
     made = []
 
     def build(task: str = "walker_walk", shift: str = "train", **arguments: Any) -> BenchmarkEnv:
-        env = BenchmarkEnv(task, shift, **{"data_root": str(data_folder)} | arguments)
+        arguments.setdefault("data_root", str(data_folder))
+        env = BenchmarkEnv(task, shift, **arguments)
         made.append(env)
         return env
 

@@ -38,7 +38,8 @@ def task(request: pytest.FixtureRequest) -> str:
 def draw(task: str, reference: dict[str, np.ndarray]) -> Draw:
     """Frames of the reference states under a look: uint8 (2, 84, 84, 3)."""
     # No episode is begun: that would hide finger_spin's target, which the references show.
-    physics = suite.load(*task.rsplit("_", 1)).physics
+    domain, name = task.rsplit("_", 1)
+    physics = suite.load(domain, name).physics
     camera = Camera(physics, 0, 84)
 
     def render(look: looks.Look) -> np.ndarray:

@@ -1,0 +1,29 @@
+"""What every benchmark says of where its figures come from."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from common.run_folder import git_commit
+
+
+def machine(packages: tuple[str, ...]) -> dict[str, Any]:
+    """Processor, cores this process may use, commit, and versions of Python and of `packages`."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+
+
+def write_json(report: dict[str, Any], path: Path) -> None:
+    """Write a report where `--json` says, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")

@@ -5,6 +5,7 @@ does not depend on the others of its batch, so returns are the same however many
 once and however many processes they are spread over.
 """
 
+import logging
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -18,10 +19,14 @@ from common import checkpoint, gl
 from common.config import Config
 from common.console import returns_by_shift
 from common.envs.processes import EnvironmentDied, EnvPool
+from common.envs.shifts import ROBOT_NOTE, ROBOT_TASKS
 from common.errors import UserError
 from common.hardware import concrete
 from common.metrics import JsonLines, Record
 from common.study.published import published_score
+
+
+logger = logging.getLogger(__name__)
 
 
 class Policy(Protocol):
@@ -74,7 +79,8 @@ class Evaluator:
             progress(len(records), total)
             try:
                 records += self._play(jobs, policy, number, check)
-            except EnvironmentDied:
+            except EnvironmentDied as error:
+                logger.warning("an evaluation environment died (%s); its episodes are played again", error)
                 self.close()
                 records += self._play(jobs, policy, number, check)
         progress(total, total)
@@ -114,9 +120,10 @@ class Evaluator:
             check()
             actions = policy.act(torch.from_numpy(obs).to(policy.device), sample=False)
             step = pool.step(actions.cpu().numpy(), playing)
-            for env, reward in zip(playing, step.rewards, strict=True):
+            for env, reward, info in zip(playing, step.rewards, step.infos, strict=True):
                 records[env]["return"] += float(reward)
                 records[env]["length"] += 1
+                records[env] |= info  # as it is at the episode's end
             going_on = ~(step.terminated | step.truncated)
             playing = [env for env, on in zip(playing, going_on, strict=True) if on]
             obs = step.obs[going_on]
@@ -155,6 +162,8 @@ def summary_table(records: list[Record], agent: str, task: str) -> str:
         lines.append(f"{shift:<12} {statistics.fmean(returns):>7.1f} ± {deviation:<5.1f}   {paper:<28}".rstrip())
     episodes = "episode" if count == 1 else "episodes"
     lines.append(f"ours: mean ± sd over {count} {episodes} of one seed; paper: mean ± sd over seeds")
+    if task in ROBOT_TASKS:
+        lines.append(ROBOT_NOTE)
     return "\n".join(lines)
 
 

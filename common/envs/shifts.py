@@ -12,6 +12,11 @@ VIEW_SHIFTS = ("view_novel", "view_moving", "view_shaking", "view_fov")
 
 ROBOT_TASKS = ("robot_reach", "robot_peg_in_box")
 ROBOT_SHIFTS = ("train", "test1", "test2", "test3", "test4", "test5")
+ROBOT_NOTE = (
+    "robotic tasks: same task, reward and looks as the papers' simulator, but another arm and other meshes; "
+    "compare methods, not raw scores"
+)
+"""Belongs under every table that shows a robotic task beside published numbers."""
 
 
 def shifts_of(task: str) -> tuple[str, ...]:

@@ -1,20 +1,21 @@
 """Robotic tasks: what a scripted and a random policy score, and environment steps per second beside walker.
 
-python -m benchmarks.robot [--episodes 100] [--rounds 5] [--steps 100] [--json results/robot/FILE.json]
+python -m benchmarks.robot [--episodes 100] [--rounds 7] [--steps 50] [--json FILE]
+
+Tasks are timed in turn, round by round, so that a busy machine slows them alike; ratios are taken within a
+round.
 """
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine, write_json
 from common import gl
 from common.envs.benchmark import BenchmarkEnv
 from common.envs.shifts import ROBOT_TASKS
@@ -28,13 +29,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--episodes", type=int, default=100, help="per task, action axes and policy")
-    parser.add_argument("--rounds", type=int, default=5, help="of timing; the median counts")
-    parser.add_argument("--steps", type=int, default=100, help="agent steps per task and round of timing")
+    parser.add_argument("--rounds", type=int, default=7, help="medians are taken over them")
+    parser.add_argument("--steps", type=int, default=50, help="agent steps per task and round")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     renderer = gl.select_backend()
     report: dict[str, Any] = {
-        "machine": machine() | {"renderer": renderer.name, "backend": renderer.backend},
+        "machine": machine(("mujoco", "dm_control", "numpy", "gymnasium"))
+        | {"renderer": renderer.name, "backend": renderer.backend},
         "episodes": arguments.episodes,
         "policies": [
             play(task, axes, policy, arguments.episodes)
@@ -42,19 +44,21 @@ def main() -> None:
             for axes in AXES
             for policy in ("scripted", "random")
         ],
-        "steps_per_second": speeds(arguments.rounds, arguments.steps),
+        "speed": speeds(arguments.rounds, arguments.steps),
     }
-    print(json.dumps(report["machine"], indent=2))
+    for name, value in report["machine"].items():
+        print(f"{name}: {value}")
     for row in report["policies"]:
         rates = ", ".join(f"{name} {rate:.2f}" for name, rate in row["rates"].items())
         returns = f"{row['mean']:7.1f} ± {row['sd']:5.1f}, least {row['least']:7.1f}"
         print(f"{row['task']:17} {row['axes']:4} {row['policy']:9} return {returns}; {rates}")
-    walker = report["steps_per_second"]["walker_walk"]
-    for task, rate in report["steps_per_second"].items():
-        print(f"{task:17} {rate:6.1f} environment steps/s, {walker / rate:.2f} of walker's time per step")
+    for task, row in report["speed"].items():
+        print(
+            f"{task:17} {row['steps_per_second']:6.1f} environment steps/s, a step takes {row['step_ratio']:.2f} "
+            "of walker's"
+        )
     if arguments.json is not None:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(report, arguments.json)
 
 
 def play(task: str, axes: str, policy: str, episodes: int) -> dict[str, Any]:
@@ -91,8 +95,8 @@ def play(task: str, axes: str, policy: str, episodes: int) -> dict[str, Any]:
     }
 
 
-def speeds(rounds: int, steps: int) -> dict[str, float]:
-    """Agent steps per second of each task at 84x84, resets included; rounds take turns."""
+def speeds(rounds: int, steps: int) -> dict[str, dict[str, float]]:
+    """Agent steps per second of each task at 84x84, resets included, and its time per step over walker's."""
     envs = {
         "walker_walk": BenchmarkEnv("walker_walk", action_repeat=4),
         **{task: BenchmarkEnv(task, action_repeat=1, episode_steps=EPISODE_STEPS) for task in ROBOT_TASKS},
@@ -100,7 +104,7 @@ def speeds(rounds: int, steps: int) -> dict[str, float]:
     random = np.random.RandomState(0)
     for env in envs.values():
         env.reset()
-    rates: dict[str, list[float]] = {task: [] for task in envs}
+    seconds: dict[str, list[float]] = {task: [] for task in envs}
     for _ in range(rounds):
         for task, env in envs.items():
             begin = time.perf_counter()
@@ -108,20 +112,15 @@ def speeds(rounds: int, steps: int) -> dict[str, float]:
                 _, _, terminated, truncated, _ = env.step(random.uniform(-1, 1, env.action_size))
                 if terminated or truncated:
                     env.reset()
-            rates[task].append(steps / (time.perf_counter() - begin))
+            seconds[task].append((time.perf_counter() - begin) / steps)
     for env in envs.values():
         env.close()
-    return {task: statistics.median(values) for task, values in rates.items()}
-
-
-def machine() -> dict[str, Any]:
-    """Processor and versions."""
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
-        "processor": names[0].partition(": ")[2] if names else platform.machine(),
-        "cores": len(names),
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("mujoco", "dm_control", "numpy", "gymnasium")},
+        task: {
+            "steps_per_second": 1 / statistics.median(own),
+            "step_ratio": statistics.median(np.divide(own, seconds["walker_walk"])),
+        }
+        for task, own in seconds.items()
     }
 
 

@@ -22,7 +22,10 @@ def test_clips_are_a_function_of_shift_and_number(shift: str) -> None:
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
-def test_clips_look_and_move_like_real_ones(shift: str, real_data: Path) -> None:
+def test_clips_look_and_move_like_real_ones(
+    shift: str, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procedural, "CLIP_FRAMES", 150)
     files = list(clip_files(real_data, shift).values())[:8]
     real = np.array([procedural.statistics(clips.decode(file, 84)) for file in files])
     made = np.array([procedural.statistics(procedural.clip(shift, number, 84)) for number in range(10)])

@@ -111,7 +111,7 @@ def random_convolution(obs: Tensor, weights: Tensor) -> Tensor:
 def spectrum_mask(obs: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """Obs without the spatial frequencies in a square ring (spectrum random masking, SRM).
 
-    A frequency is erased where low <= max(|vertical|, |horizontal|) <= high, in cycles per pixel. Erasing the
+    A frequency is erased where low <= max(|vertical|, |horizontal|) < high, in cycles per pixel. Erasing the
     ring at all three colour frequencies, as the method says, is erasing it in each channel. Values may leave
     0..255.
 
@@ -124,7 +124,7 @@ def spectrum_mask(obs: Tensor, low: float | Tensor, high: float | Tensor) -> Ten
     vertical = torch.fft.fftfreq(height, device=obs.device).abs()[:, None]
     horizontal = torch.fft.rfftfreq(width, device=obs.device).abs()[None, :]
     radius = torch.maximum(vertical, horizontal)
-    kept = ((radius < low) | (radius > high)).to(pixels.dtype)
+    kept = ((radius < low) | (radius >= high)).to(pixels.dtype)
     return torch.fft.irfft2(torch.fft.rfft2(pixels) * kept, s=(height, width))
 
 

@@ -98,7 +98,7 @@ def env_arguments(config: Config) -> dict[str, Any]:
         "model": env.model,
         "action_repeat": env.action_repeat,
         "frames": env.frames,
-        "image_size": env.image_size,
+        "image_size": env.frame_size,
         "episode_steps": env.episode_steps,
         "action_axes": env.action_axes,
         "camera": env.camera,
@@ -109,7 +109,7 @@ def env_arguments(config: Config) -> dict[str, Any]:
 
 def frame_shape(config: Config) -> tuple[int, int, int]:
     """One rendered frame, (3, H, W)."""
-    return (3, config.env.image_size, config.env.image_size)
+    return (3, config.env.frame_size, config.env.frame_size)
 
 
 def episode_length(config: Config) -> int:

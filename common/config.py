@@ -161,11 +161,17 @@ class Environment(Section):
     action_repeat: Positive
     episode_steps: Positive
     image_size: Positive
+    render_size: Positive | None = None  # runs recorded before this key existed have none
     frames: Positive
     ahead: Annotated[int, BeforeValidator(whole), Field(ge=0, le=1)]
     action_axes: Literal["xy", "xyz"] | None
     camera: Literal["third_person", "first_person"] | None
     view_strength: Weight
+
+    @property
+    def frame_size(self) -> int:
+        """Height and width of a rendered frame [pixels]."""
+        return self.render_size or self.image_size
 
 
 class Replay(Section):
@@ -519,6 +525,10 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         yield ("env", "image_size"), f"{env.image_size} pixels are too few for the encoder's {layers} layers"
     if env.image_size % 4:
         yield ("env", "image_size"), f"should be a multiple of 4, which decoders need, got {env.image_size}"
+    if env.frame_size < env.image_size:
+        yield ("env", "render_size"), f"smaller than the {env.image_size} pixels that are cropped from it"
+    if env.frame_size > env.image_size and not agent_class(config.agent).CROPS:
+        yield ("env", "render_size"), f"agent {config.agent} does not crop what is rendered; set it to null"
     if env.action_repeat > env.episode_steps:
         yield ("env", "action_repeat"), f"longer than an episode of {env.episode_steps} simulator steps"
     batch, capacity = config.train.batch, config.replay.capacity

@@ -123,7 +123,7 @@ def _speed(config: Config) -> str:
         env.receive()
     rate = TIMED_STEPS / (time.perf_counter() - begin)
     env.close()
-    size = config.env.image_size
+    size = config.env.frame_size
     return f"{rate:.0f} frames/s of {config.task} at {size}x{size}, simulation included"
 
 

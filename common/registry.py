@@ -9,6 +9,12 @@ from common.errors import UserError, did_you_mean
 
 AGENTS = {
     "sac": "common.sac:SAC",
+    "drq": "baselines.drq:DrQ",
+    "rad": "baselines.rad:RAD",
+    "soda": "baselines.soda:SODA",
+    "svea": "baselines.svea:SVEA",
+    "svea_soda": "baselines.svea_soda:SVEASODA",
+    "srm": "baselines.srm:SRM",
     "sgqn": "sgqn.agent:SGQN",
     "smg": "smg.agent:SMG",
 }

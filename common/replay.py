@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ class Batch:
     reward: Tensor  # float32 (B, 1)
     next_obs: Tensor  # uint8 (B, 3 * frames, H, W)
     not_done: Tensor  # float32 (B, 1): 0 only where the task itself ended; a time limit does not end it
+
+    def split(self, count: int) -> tuple["Batch", "Batch"]:
+        """The first `count` transitions and the others, as views."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return Batch(*(value[:count] for value in values)), Batch(*(value[count:] for value in values))
 
 
 class Manifest(BaseModel):

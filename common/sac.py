@@ -103,6 +103,8 @@ class SAC:
     LOSSES: ClassVar[tuple[str, ...]] = ("bellman",)
     SECTION: ClassVar[str | None] = None
     Settings: ClassVar[type[BaseModel] | None] = None
+    CROPS: ClassVar[bool] = False
+    """Whether the agent takes rendered frames that are larger than `env.image_size`."""
 
     def __init__(
         self, config: Config, action_size: int, images: ImageSource | None = None, device: str | torch.device = "cpu"
@@ -153,6 +155,10 @@ class SAC:
         return obs
 
     # Learning
+
+    def batch_size(self, step: int) -> int:
+        """Transitions that the update at agent step `step` takes."""
+        return self.config.train.batch
 
     def update(self, batch: Batch, step: int) -> Metrics:
         """One training step at agent step `step`; returns detached 0-d tensors."""

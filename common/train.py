@@ -132,7 +132,8 @@ class Trainer:
         try:
             with self.clock("update"):
                 while self.pending["updates"] < self.updates_due():
-                    self.latest |= self.agent.update(self.replay.sample(train.batch), self.step)
+                    batch = self.replay.sample(self.agent.batch_size(self.step))
+                    self.latest |= self.agent.update(batch, self.step)
                     self.pending["updates"] += 1
                     if burst:
                         self.console.burst(self.pending["updates"], self.updates_due())

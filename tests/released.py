@@ -49,6 +49,8 @@ def agent(name: str, stored: dict[str, np.ndarray], *overrides: str) -> Any:
     config = concrete(load(name, "walker_walk", "smoke", overrides=[*SIZES, *overrides]))
     built = agent_class(name)(config, action_size=3, images=lambda count: torch.zeros(count, 3, 84, 84))
     names = {key.removeprefix("weights/") for key in stored if key.startswith("weights/")}
+    # The released SODA averages its predictor too, but nothing reads the average.
+    names = {name for name in names if not name.startswith("soda_target.predictor")}
     loaded = set()
     for key, parameter, part in parameters(built):
         with torch.no_grad():
@@ -70,8 +72,13 @@ def parameters(agent: Any) -> Iterator[tuple[str, Tensor, Any]]:
     for part in ("projection", "q1", "q2"):
         yield from _named(f"target.{part}", getattr(agent.target, part))
     yield "log_alpha", agent.log_alpha, whole
-    if hasattr(agent, "predictor"):
+    if hasattr(agent, "predict_saliency"):
         yield from _named("attribution_decoder", agent.predictor)
+    if hasattr(agent, "target_projection"):
+        yield from _named("soda.projection", agent.projection)
+        yield from _named("soda.predictor", agent.predictor)
+        yield from ((f"soda_target.trunk.{key}", p, whole) for key, p in _trunk(agent.target_trunk))
+        yield from _named("soda_target.projection", agent.target_projection)
     if hasattr(agent, "inverse_dynamics"):
         yield from _named("inverse_dynamics", agent.inverse_dynamics)
         encoder = agent.background_encoder

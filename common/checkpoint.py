@@ -4,7 +4,7 @@ A run's `checkpoint/` folder holds
 
     latest.json     what the newest checkpoint consists of: files with their SHA-256
     previous.json   the one before, kept for when the newest turns out to be unreadable
-    state-N.pt      everything but the replay at agent step N, readable with weights_only=True
+    state-N-X.pt    everything but the replay at agent step N, readable with weights_only=True
     replay/         the replay's chunks, written once each
 
 A checkpoint exists from the moment `latest.json` is renamed into place, and is made only of files that
@@ -12,8 +12,14 @@ were synced before. Files that neither manifest names are removed afterwards.
 """
 
 import hashlib
+import io
 import json
 import os
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +29,7 @@ from common.errors import CorruptFile
 from common.replay import Replay
 
 LATEST, PREVIOUS = "latest.json", "previous.json"
+MAX_MANIFEST_BYTES = 16 * 2**20
 
 
 def save(folder: Path, step: int, state: dict[str, Any], replay: Replay | None) -> None:
@@ -38,22 +45,16 @@ def save(folder: Path, step: int, state: dict[str, Any], replay: Replay | None) 
         OSError: the disk is full or fails; the checkpoints that were there are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"state-{step}.pt"
-    temporary = folder / (name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        checksum = sha256(temporary)
-        chunks = None if replay is None else replay.save(folder / "replay")
-        temporary.replace(folder / name)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    manifest = {"step": step, "state": name, "sha256": checksum, "replay": chunks}
+    chunks = None if replay is None else replay.save(folder / "replay")
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    checksum = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    # Named by content too: a second save at one step must not replace a file that a manifest names.
+    name = f"state-{step}-{checksum[:16]}.pt"
+    write_atomically(folder / name, buffer.getbuffer())
     if sha256(folder / name) != checksum:
         raise OSError(f"{folder / name} does not read back as it was written")
+    manifest = {"step": step, "state": name, "sha256": checksum, "replay": chunks}
     if (folder / LATEST).exists():
         write_atomically(folder / PREVIOUS, (folder / LATEST).read_bytes())
     write_atomically(folder / LATEST, json.dumps(manifest, indent=1).encode())
@@ -85,7 +86,28 @@ def load(folder: Path, replay: Replay | None) -> tuple[dict[str, Any], str | Non
             problems.append(str(error))
     if not problems:
         raise FileNotFoundError(f"{folder}: no checkpoint")
-    raise CorruptFile("no readable checkpoint: " + "; ".join(problems))
+    remedy = "" if replay is None else "; checkpoint.replay=none resumes without the saved replay"
+    raise CorruptFile("no readable checkpoint: " + "; ".join(problems) + remedy)
+
+
+def fall_back(folder: Path) -> None:
+    """Make the previous checkpoint the newest, which `load` found unreadable.
+
+    Otherwise the next save would put the unreadable one in the place of the good one.
+    """
+    write_atomically(folder / LATEST, (folder / PREVIOUS).read_bytes())
+
+
+@contextmanager
+def must_fit(folder: Path) -> Iterator[None]:
+    """Context in which a checkpoint's state is taken up; what that may raise becomes a CorruptFile."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise CorruptFile(
+            f"{folder}: the checkpoint is not one of this configuration ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def _load(folder: Path, path: Path, replay: Replay | None) -> dict[str, Any]:
@@ -106,13 +128,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
         CorruptFile: it is not one, or names files outside its folder.
     """
     try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ValueError(f"larger than {MAX_MANIFEST_BYTES} bytes")
         manifest = json.loads(path.read_bytes())
         name, checksum, replay = manifest["state"], manifest["sha256"], manifest["replay"]
         step = manifest["step"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptFile(f"{path} is not a checkpoint manifest ({error})") from error
     typed = isinstance(name, str) and isinstance(checksum, str) and isinstance(step, int)
-    if not typed or not isinstance(replay, dict | None) or name != Path(name).name:
+    if (
+        not typed
+        or not isinstance(replay, dict | None)
+        or not re.fullmatch(r"state-[0-9a-f-]{1,99}\.pt", name)
+    ):
         raise CorruptFile(f"{path} is not a checkpoint manifest")
     return manifest
 
@@ -124,13 +152,27 @@ def load_tensors(path: Path) -> dict[str, Any]:
         CorruptFile: it holds anything else, or is damaged.
     """
     try:
+        _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"asks for {asked[1]}" if asked else "is damaged or asks for more than tensors"
+        raise CorruptFile(f"{path} is refused: its pickle {what}") from error
     except Exception as error:  # unpickling a damaged file can raise nearly anything
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CorruptFile(f"{path} is damaged or not a checkpoint of tensors ({first_line})") from error
     if not isinstance(state, dict):
         raise CorruptFile(f"{path} does not hold a checkpoint")
     return state
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError if the file would unpack to more than its own size: torch.save never compresses."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if compressed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("it is compressed, or its parts overlap")
 
 
 def sha256(path: Path) -> str:
@@ -139,7 +181,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Replace a file's content so that a reader, or a crash, sees the old or the new, never a part."""
     temporary = path.with_name(path.name + ".tmp")
     try:

@@ -23,8 +23,8 @@ from common.envs.shifts import ROBOT_NOTE, ROBOT_TASKS
 from common.errors import UserError
 from common.hardware import concrete
 from common.metrics import JsonLines, Record
+from common.run_folder import refuse_links
 from common.study.published import published_score
-
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,9 @@ class Evaluator:
     ) -> list[Record]:
         pool = self._open()
         playing = [env for env, _ in jobs]
-        options = [{"evaluation": number, "episode": episode, "episodes": self.episodes} for _, episode in jobs]
+        options = [
+            {"evaluation": number, "episode": episode, "episodes": self.episodes} for _, episode in jobs
+        ]
         obs, infos = pool.reset(playing, options)
         records = {
             env: {
@@ -131,7 +133,9 @@ class Evaluator:
 
     def _open(self) -> EnvPool:
         if self._pool is None:
-            arguments = [self._arguments | {"shift": shift} for shift in self.shifts for _ in range(self._copies)]
+            arguments = [
+                self._arguments | {"shift": shift} for shift in self.shifts for _ in range(self._copies)
+            ]
             self._pool = EnvPool(arguments, self._processes)
         return self._pool
 
@@ -159,7 +163,9 @@ def summary_table(records: list[Record], agent: str, task: str) -> str:
         if published is not None:
             spread = "" if published.deviation is None else f" ± {published.deviation:g}"
             paper = f"{published.mean:g}{spread} ({published.source})"
-        lines.append(f"{shift:<12} {statistics.fmean(returns):>7.1f} ± {deviation:<5.1f}   {paper:<28}".rstrip())
+        lines.append(
+            f"{shift:<12} {statistics.fmean(returns):>7.1f} ± {deviation:<5.1f}   {paper:<28}".rstrip()
+        )
     episodes = "episode" if count == 1 else "episodes"
     lines.append(f"ours: mean ± sd over {count} {episodes} of one seed; paper: mean ± sd over seeds")
     if task in ROBOT_TASKS:
@@ -176,20 +182,29 @@ def evaluate_run(config: Config, folder: Path) -> int:
     from common.build import build_agent, build_evaluator, build_images
 
     gl.select_backend()
+    refuse_links(folder)
     if not checkpoint.exists(folder / "checkpoint"):
-        raise UserError(f"{folder} has no checkpoint to evaluate; train first, or continue with --resume {folder}")
+        raise UserError(
+            f"{folder} has no checkpoint to evaluate; train first, or continue with --resume {folder}"
+        )
     state, _ = checkpoint.load(folder / "checkpoint", None)
     config = concrete(config)
     evaluator = build_evaluator(config)
     try:
         agent = build_agent(config, evaluator.action_size, build_images(config))
-        agent.load_state_dict(state["agent"])
-        records = evaluator.run(agent, 0, progress=lambda done, of: print(f"\r{done}/{of} episodes", end="", file=sys.stderr))
+        with checkpoint.must_fit(folder / "checkpoint"):
+            agent.load_state_dict(state["agent"])
+            step = int(state["step"])
+        records = evaluator.run(
+            agent, 0, progress=lambda done, of: print(f"\r{done}/{of} episodes", end="", file=sys.stderr)
+        )
+    except EnvironmentDied as error:
+        raise UserError(str(error)) from error
     finally:
         evaluator.close()
     with JsonLines(folder / "evaluations.jsonl") as log:
         for record in records:
-            log.write({"step": state["step"], "evaluation": 0} | record)
-    print(f"\n{config.agent} on {config.task} after {state['step']} agent steps")
+            log.write({"step": step, "evaluation": 0} | record)
+    print(f"\n{config.agent} on {config.task} after {step} agent steps")
     print(summary_table(records, config.agent, config.task))
     return 0

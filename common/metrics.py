@@ -6,13 +6,18 @@ warning, never the training.
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import threading
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any, Self
+
+from common.errors import CorruptFile, UserError
+
+logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
@@ -20,33 +25,41 @@ Record = dict[str, Any]
 class JsonLines:
     """A file of one JSON object per line that survives being cut anywhere.
 
-    Opening repairs a half-written last line by removing it.
-
-    Args:
-        path: the file; created if absent.
-        offset: keep only the first `offset` bytes, what a checkpoint knows of; None keeps all.
+    Opening creates the file if it is absent, and repairs a half-written last line by removing it.
     """
 
-    def __init__(self, path: Path, offset: int | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("ab+")
-        length = _complete_length(path) if offset is None else min(offset, _complete_length(path))
-        self._file.truncate(length)
-        self._file.seek(length)
+        # Unbuffered: what a full disk refuses must not come up again when the file is closed.
+        self._file = path.open("ab", buffering=0)
+        self.offset = 0
+        self.cut(_complete_length(path.read_bytes()))
 
-    @property
-    def offset(self) -> int:
-        """Bytes written so far."""
-        return self._file.tell()
+    def cut(self, offset: int) -> None:
+        """Forget what was written after the first `offset` bytes."""
+        self._file.truncate(offset)
+        self.offset = offset
 
     def write(self, record: Record) -> None:
-        """Append one record and hand it to the operating system, so that a kill cannot lose it."""
-        self._file.write(json.dumps(record, allow_nan=True).encode() + b"\n")
-        self._file.flush()
+        """Append one record and hand it to the operating system, so that a kill cannot lose it.
+
+        Raises:
+            UserError: the disk is full or fails.
+        """
+        line = json.dumps(record).encode() + b"\n"
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror}): make room, then continue with "
+                f"--resume {self.path.parent}"
+            ) from error
+        self.offset += len(line)
 
     def sync(self) -> None:
         """Return once everything written is on the disk."""
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -62,26 +75,37 @@ class JsonLines:
         self.close()
 
 
-def read_json_lines(path: Path) -> list[Record]:
+def read_json_lines(path: Path, fields: Mapping[str, type | UnionType] = {}) -> list[Record]:
     """Every complete record of a JSON-lines file; an absent file has none.
 
+    Args:
+        path: the file.
+        fields: names that each record must have, with the types of their values.
+
     Raises:
-        ValueError: a complete line is not a JSON object.
+        CorruptFile: a complete line is not a JSON object with these fields.
     """
     if not path.exists():
         return []
+    content = path.read_bytes()
     records = []
-    for number, line in enumerate(path.read_bytes()[: _complete_length(path)].splitlines(), 1):
-        record = json.loads(line)
+    for number, line in enumerate(content[: _complete_length(content)].split(b"\n")[:-1], 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise CorruptFile(f"{path}: line {number} is not JSON ({error})") from error
         if not isinstance(record, dict):
-            raise ValueError(f"{path}: line {number} is not a JSON object")
+            raise CorruptFile(f"{path}: line {number} is not a JSON object")
+        for name, kind in fields.items():
+            if not isinstance(record.get(name), kind):
+                raise CorruptFile(f"{path}: line {number} has no proper '{name}'")
         records.append(record)
     return records
 
 
-def _complete_length(path: Path) -> int:
+def _complete_length(content: bytes) -> int:
     """Bytes up to and including the last newline."""
-    return path.read_bytes().rfind(b"\n") + 1
+    return content.rfind(b"\n") + 1
 
 
 class Mirror:
@@ -95,7 +119,9 @@ class Mirror:
         patience: seconds that starting and finishing may each take.
     """
 
-    def __init__(self, settings: Any, folder: Path, run_id: str, config: Record, patience: float = 60) -> None:
+    def __init__(
+        self, settings: Any, folder: Path, run_id: str, config: Record, patience: float = 60
+    ) -> None:
         self._patience = patience
         self._queue: queue.Queue[Record | None] = queue.Queue(maxsize=10_000)
         self._failed = settings.mode == "disabled"
@@ -154,4 +180,4 @@ class Mirror:
     def _fail(self, reason: str) -> None:
         if not self._failed:
             self._failed = True
-            warnings.warn(f"W&B mirroring stopped ({reason}); the run's own files are complete", stacklevel=2)
+            logger.warning("W&B mirroring stopped (%s); the run's own files are complete", reason)

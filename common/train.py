@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from common.errors import UserError
 from common.evaluate import summary_table
 from common.foreground import measured
 from common.hardware import apply_switches, concrete
-from common.metrics import JsonLines, Mirror, Record, read_json_lines
-from common.run_folder import RunFolder, provenance
+from common.metrics import JsonLines, Record, read_json_lines
+from common.replay import Replay
+from common.run_folder import EPISODE, RunFolder, provenance
 from common.signals import Interruption, Signals
 
 
@@ -48,7 +50,9 @@ class Trainer:
         signals: says when to stop early.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, parts: Parts, console: Console, signals: Signals) -> None:
+    def __init__(
+        self, config: Config, folder: RunFolder, parts: Parts, console: Console, signals: Signals
+    ) -> None:
         self.config = config
         self.folder = folder
         self.console = console
@@ -59,14 +63,15 @@ class Trainer:
         self.evaluations = 0
         self.evaluated = 0  # the step of the last evaluation
         self.episode: Record = {"episode": 0, "return": 0.0, "length": 0}
-        self.pending: Record | None = None  # an action whose updates a checkpoint interrupted
+        self.action: list[float] | None = None  # chosen at this step, if its updates were interrupted
+        self.updates = 0  # done at this step
         self.env_restarts = 0
         self.seconds = 0.0
         self.latest: dict[str, Tensor] = {}
         self.clock = Clock()
-        self.metrics: JsonLines
-        self.evaluation_log: JsonLines
-        self.mirror: Mirror
+        self.metrics = JsonLines(folder.metrics)
+        self.evaluation_log = JsonLines(folder.evaluations)
+        self.mirror = folder.mirror(config)
 
     # Running
 
@@ -76,10 +81,11 @@ class Trainer:
         Raises:
             Interruption: a signal asked to stop; everything is saved.
             Diverged: a loss or weight became NaN or infinite; the last good checkpoint stays.
+            UserError: the run cannot go on, from a full disk to a missing clip; the last checkpoint stays.
         """
-        self.restore()
-        saved_at, saved_step = time.monotonic(), self.step
         try:
+            self.restore()
+            saved_at, saved_step = time.monotonic(), self.step
             while True:
                 if self.evaluation_due():
                     self.evaluate()
@@ -90,21 +96,18 @@ class Trainer:
                     break
                 self.advance()
                 self.signals.check()
-            self.save(finished=True)
-        except Interruption:
-            self.save()
+            if not self.save(finished=True):
+                raise UserError(f"make room, then let the run finish with --resume {self.folder.path}")
+        except Interruption as stop:
+            saved = " and saved" if self.save() else ""
+            self.console.say(
+                f"stopped by {stop}{saved}; continue with: smg train --resume {self.folder.path}"
+            )
             raise
         finally:
             self.metrics.close()
             self.evaluation_log.close()
             self.mirror.finish()
-
-    def finished(self) -> bool:
-        """Whether the folder's checkpoint is that of a run that reached its last step."""
-        if not checkpoint.exists(self.folder.checkpoint):
-            return False
-        state, _ = checkpoint.load(self.folder.checkpoint, None)
-        return state["finished"]
 
     def evaluation_due(self) -> bool:
         """Whether this step's evaluation is still to be done."""
@@ -120,24 +123,17 @@ class Trainer:
 
     def advance(self) -> None:
         """One agent step: act, update beside the environment, store; log and reset when due."""
-        train = self.config.train
         with self.clock("act"):
-            if self.pending is None:
-                self.pending = {"action": self.choose(), "updates": 0}
-            action = np.asarray(self.pending["action"], np.float32)
+            if self.action is None:
+                self.action = self.choose()
+            action = np.asarray(self.action, np.float32)
         # The burst may take minutes. It can be interrupted and resumed, so its action waits until it is over.
         burst = self.updates_due() > 1
-        if not burst:
-            self.env.send(action)
         try:
+            if not burst:
+                self.env.send(action)
             with self.clock("update"):
-                while self.pending["updates"] < self.updates_due():
-                    batch = self.replay.sample(self.agent.batch_size(self.step))
-                    self.latest |= self.agent.update(batch, self.step)
-                    self.pending["updates"] += 1
-                    if burst:
-                        self.console.burst(self.pending["updates"], self.updates_due())
-                        self.signals.check()
+                self.update(burst)
             if burst:
                 self.env.send(action)
             with self.clock("wait"):
@@ -148,13 +144,14 @@ class Trainer:
         with self.clock("store"):
             self.replay.add(action, outcome.reward, outcome.obs[-3:], outcome.terminated)
             self.obs = outcome.obs
-        self.pending = None
+        self.action = None
+        self.updates = 0
         self.step += 1
         self.episode["return"] += outcome.reward
         self.episode["length"] += 1
         if outcome.terminated or outcome.truncated:
             self.end_episode()
-        if self.step % train.log_every == 0:
+        if self.step % self.config.train.log_every == 0:
             self.log()
         self.console.step(self.step)
 
@@ -163,7 +160,19 @@ class Trainer:
         if self.step < self.config.train.random_steps:
             return (torch.rand(self.agent.action_size) * 2 - 1).tolist()
         obs = torch.from_numpy(self.obs)[None].to(self.agent.device, non_blocking=True)
-        return self.agent.act(obs, sample=True)[0].tolist()
+        action = self.agent.act(obs, sample=True)[0].tolist()
+        self.check_finite({"the policy's action": sum(action)})
+        return action
+
+    def update(self, burst: bool) -> None:
+        """The updates of this step that are still to be done."""
+        while self.updates < self.updates_due():
+            batch = self.replay.sample(self.agent.batch_size(self.step))
+            self.latest |= self.agent.update(batch, self.step)
+            self.updates += 1
+            if burst:
+                self.console.burst(self.updates, self.updates_due())
+                self.signals.check()
 
     def updates_due(self) -> int:
         """Updates that belong to this agent step: none, the burst, then one each."""
@@ -180,7 +189,11 @@ class Trainer:
 
     def begin_episode(self) -> None:
         """Reset the environment and open an episode in the replay."""
-        self.obs = self.env.reset()
+        try:
+            self.obs = self.env.reset()
+        except EnvironmentDied as error:
+            self.restart_environment(error)
+            return
         self.replay.start_episode(self.obs[-3:])
         self.episode = {"episode": self.episode["episode"] + 1, "return": 0.0, "length": 0}
 
@@ -188,15 +201,19 @@ class Trainer:
         """Replace a dead environment process once, with a fresh episode; the lost step is not stored.
 
         Raises:
+            Diverged: a policy of NaN was its end.
             UserError: it had died before.
         """
+        self.check_finite(self.newest())
         if self.env_restarts > 0:
-            raise UserError(f"the environment process died again ({error}); resume with --resume {self.folder.path}")
+            raise UserError(
+                f"the environment died again ({error}); continue with --resume {self.folder.path}"
+            )
         self.env_restarts += 1
-        self.console.say(f"the environment process died ({error}); restarted with a fresh episode")
+        self.console.say(f"the environment died ({error}); restarted with a fresh episode")
         self.record({"step": self.step, "environment_restarted": str(error)})
         self.env.restart()
-        self.pending = None
+        self.action = None
         self.begin_episode()
 
     # Recording
@@ -206,33 +223,43 @@ class Trainer:
         self.metrics.write(line)
 
     def log(self) -> None:
-        """Write the newest metrics: the one place that waits for the device.
+        """Write the newest metrics.
 
         Raises:
             Diverged: one of them is not finite.
         """
-        names = list(self.latest)
-        numbers = torch.stack([self.latest[name].float() for name in names]).tolist() if names else []
-        metrics = dict(zip(names, numbers, strict=True))
+        metrics = self.newest()
         self.check_finite(metrics)
-        self.record({"step": self.step} | metrics | self.clock.shares() | {"seconds": round(self.elapsed(), 3)})
+        self.record(
+            {"step": self.step} | metrics | self.clock.shares() | {"seconds": round(self.elapsed(), 3)}
+        )
 
-    def check_finite(self, metrics: dict[str, float]) -> None:
-        """Raise `Diverged`, naming metrics and weights, if a metric is NaN or infinite."""
-        sick = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if not sick:
+    def newest(self) -> dict[str, float]:
+        """The newest metrics as numbers: the one place that waits for the device."""
+        values = [value.float() for value in self.latest.values()]
+        return dict(zip(self.latest, torch.stack(values).tolist() if values else [], strict=True))
+
+    def check_finite(self, numbers: dict[str, float]) -> None:
+        """Raise `Diverged`, naming metrics and a weight, if a number is NaN or infinite."""
+        if all(map(math.isfinite, numbers.values())):
             return
-        weights = [
+        names = [name for name, value in (self.newest() | numbers).items() if not math.isfinite(value)]
+        weights = self.sick_weights()
+        if weights:
+            names.append(weights[0] + (f" and {len(weights) - 1} more weights" if len(weights) > 1 else ""))
+        raise Diverged(
+            f"at step {self.step} not finite: {', '.join(names)}; the last good checkpoint stays in "
+            f"{self.folder.checkpoint}"
+        )
+
+    def sick_weights(self) -> list[str]:
+        """Names of the weights that hold a NaN or an infinity."""
+        return [
             f"{name}.{key}"
             for name, network in self.agent.networks.items()
             for key, value in network.state_dict().items()
             if not value.isfinite().all()
         ]
-        raise Diverged(
-            f"at step {self.step} {', '.join(sick)} is not finite"
-            + (f", nor is {weights[0]} and {len(weights) - 1} more weights" if weights else "")
-            + f"; the last good checkpoint stays in {self.folder.checkpoint}"
-        )
 
     def elapsed(self) -> float:
         """Seconds of training so far, those before a resume included."""
@@ -240,8 +267,15 @@ class Trainer:
 
     def evaluate(self) -> None:
         """Evaluate under every shift and append each episode to eval.jsonl."""
-        with self.clock("evaluate"):
-            records = self.evaluator.run(self.agent, self.evaluations, self.signals.check, self.console.evaluating)
+        try:
+            with self.clock("evaluate"):
+                records = self.evaluator.run(
+                    self.agent, self.evaluations, self.signals.check, self.console.evaluating
+                )
+        except UserError:
+            # What evaluation lacks, such as a clip, can be brought: no step of training is lost for it.
+            self.save()
+            raise
         for record in records:
             self.evaluation_log.write({"step": self.step, "evaluation": self.evaluations} | record)
         self.evaluations += 1
@@ -250,24 +284,44 @@ class Trainer:
 
     # Saving and resuming
 
-    def save(self, finished: bool = False) -> None:
-        """Write a checkpoint; a full disk costs a message, not the run."""
-        self.metrics.sync()
-        self.evaluation_log.sync()
-        state = self.state_dict() | {"finished": finished}
-        keep = self.replay if self.config.checkpoint.replay == "full" else None
-        try:
-            with self.clock("save"):
-                checkpoint.save(self.folder.checkpoint, self.step, state, keep)
-        except OSError as error:
-            self.console.say(f"no checkpoint written at step {self.step} ({error}); the one before is intact")
-            return
+    def save(self, finished: bool = False) -> bool:
+        """Write a checkpoint and say whether that succeeded; a full disk costs a message, not the run.
+
+        Raises:
+            Diverged: a metric or a weight is not finite, so nothing was written.
+        """
+        with self.clock("save"):
+            self.check_finite(self.newest() | dict.fromkeys(self.sick_weights(), math.nan))
+            try:
+                state = self.state_dict()
+            except EnvironmentDied as error:
+                self.restart_environment(error)
+                state = self.state_dict()
+            try:
+                self.metrics.sync()
+                self.evaluation_log.sync()
+                checkpoint.save(
+                    self.folder.checkpoint, self.step, state | {"finished": finished}, self.saved_replay()
+                )
+            except OSError as error:
+                self.console.say(
+                    f"no checkpoint written at step {self.step} ({error}); the one before is intact"
+                )
+                return False
         self.mirror_records()
+        return True
+
+    def saved_replay(self) -> Replay | None:
+        """The replay, if checkpoints are to hold it."""
+        return self.replay if self.config.checkpoint.replay == "full" else None
 
     def mirror_records(self) -> None:
         """Send W&B what this checkpoint made final, so that a resumed run repeats nothing."""
-        for record in self.folder.take_unmirrored():
-            self.mirror.log(record)
+        try:
+            for record in self.folder.take_unmirrored():
+                self.mirror.log(record)
+        except OSError as error:
+            self.console.say(f"W&B gets the newest lines later ({error})")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how the run goes on."""
@@ -276,7 +330,8 @@ class Trainer:
             "evaluations": self.evaluations,
             "evaluated": self.evaluated,
             "episode": self.episode,
-            "pending": self.pending,
+            "action": self.action,
+            "updates": self.updates,
             "env_restarts": self.env_restarts,
             "seconds": self.elapsed(),
             "offsets": [self.metrics.offset, self.evaluation_log.offset],
@@ -290,22 +345,22 @@ class Trainer:
         }
 
     def restore(self) -> None:
-        """Take up the folder's checkpoint, or begin."""
-        offsets: list[int] | list[None] = [0, 0]
-        state = None
-        keep = self.replay if self.config.checkpoint.replay == "full" else None
+        """Take up the folder's checkpoint, or begin.
+
+        Raises:
+            CorruptFile: no checkpoint is readable, or it is not one of this configuration.
+        """
         if checkpoint.exists(self.folder.checkpoint):
-            state, problem = checkpoint.load(self.folder.checkpoint, keep)
+            state, problem = checkpoint.load(self.folder.checkpoint, self.saved_replay())
             if problem:
                 self.console.say(f"using the previous checkpoint: {problem}")
-            offsets = state["offsets"]
-        self.metrics = JsonLines(self.folder.metrics, offsets[0])
-        self.evaluation_log = JsonLines(self.folder.evaluations, offsets[1])
-        self.mirror = self.folder.mirror(self.config)
-        if state is None:
-            self.begin_episode()
+                checkpoint.fall_back(self.folder.checkpoint)
+            with checkpoint.must_fit(self.folder.checkpoint):
+                self.load_state_dict(state)
         else:
-            self.load_state_dict(state)
+            self.metrics.cut(0)
+            self.evaluation_log.cut(0)
+            self.begin_episode()
         self.clock = Clock()
         self.console.start(self.step, self.config.train.steps)
 
@@ -315,7 +370,8 @@ class Trainer:
         self.evaluations = state["evaluations"]
         self.evaluated = state["evaluated"]
         self.episode = state["episode"]
-        self.pending = state["pending"]
+        self.action = state["action"]
+        self.updates = state["updates"]
         self.env_restarts = state["env_restarts"]
         self.seconds = state["seconds"]
         self.latest = {name: value.to(self.agent.device) for name, value in state["latest"].items()}
@@ -323,11 +379,14 @@ class Trainer:
         self.agent.load_state_dict(state["agent"])
         self.env.load_state_dict(state["env"])
         self.images.load_state_dict(state["images"])
-        if self.config.checkpoint.replay == "full":
-            self.replay.load_state_dict(state["replay"])
-        else:
+        self.replay.load_state_dict(state["replay"])
+        if not len(self.replay):  # it was not saved, or not asked for
             self.replay.start_episode(self.obs[-3:])
         load_random_state(state["random"])
+        for log, offset in zip((self.metrics, self.evaluation_log), state["offsets"], strict=True):
+            if log.offset < offset:
+                self.console.say(f"{log.path} lacks its last {offset - log.offset} bytes: lines are missing")
+            log.cut(min(log.offset, offset))
 
 
 class Clock:
@@ -351,7 +410,9 @@ class Clock:
         now = time.perf_counter()
         self._logged = dict(self.spent), now
         passed = max(now - then, 1e-9)
-        return {f"time/{name}": round((s - before.get(name, 0)) / passed, 4) for name, s in self.spent.items()}
+        return {
+            f"time/{name}": round((s - before.get(name, 0)) / passed, 4) for name, s in self.spent.items()
+        }
 
 
 class _Timer:
@@ -384,6 +445,9 @@ def train(config: Config, resume: Path | None = None) -> int:
     Raises:
         UserError: the run cannot start or go on; nothing half-written is left.
     """
+    if resume is not None and finished(resume):
+        print(f"{resume}: this run is finished; smg eval {resume} evaluates it further")
+        return 0
     renderer = gl.select_backend()
     if resume is None:
         config = measured(concrete(config))
@@ -393,32 +457,46 @@ def train(config: Config, resume: Path | None = None) -> int:
     for name, source in (("video and colour shifts", data["source"]), ("overlays", overlay_source(config))):
         if source == "procedural":
             console.say(f"{name}: procedural images, as no folder is set (see README, Data)")
-    parts = build(config)
     try:
-        folder = open_folder(config, resume, parts, renderer, data)
-        with folder, Signals() as signals:
-            trainer = Trainer(config, folder, parts, console, signals)
-            if trainer.finished():
-                console.say(f"{folder.path}: this run is finished; smg eval {folder.path} evaluates it further")
-                return 0
+        with (
+            closing(build(config)) as parts,
+            open_folder(config, resume, parts, renderer, data) as folder,
+            Signals() as signals,
+        ):
             console.say(f"{folder.path}: {config.agent} on {config.task}, {renderer.name}, {config.device}")
-            trainer.run()
+            Trainer(config, folder, parts, console, signals).run()
             console.close()
             print(final_report(config, folder))
             return 0
     except Interruption as stop:
-        console.close()
-        console.say(f"stopped by {stop} and saved; continue with: smg train --resume {resume or config.run_folder()}")
         return stop.status
-    except Diverged as error:
+    except (Diverged, EnvironmentDied) as error:
         raise UserError(str(error)) from error
-    except torch.cuda.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         raise UserError(
-            f"the GPU's memory is full ({str(error).splitlines()[0]}): set replay.device=cpu, or lower train.batch "
-            "or network.filters"
+            f"{config.device}'s memory is full ({(str(error).splitlines() or ['out of memory'])[0]}): lower "
+            "train.batch, network.filters or replay.capacity"
+            + (", or set replay.device=cpu" if config.device != "cpu" else "")
         ) from error
     finally:
-        parts.close()
+        console.close()
+
+
+def finished(run_folder: Path) -> bool:
+    """Whether the newest checkpoint is that of a run that reached its last step."""
+    folder = run_folder / "checkpoint"
+    if not checkpoint.exists(folder):
+        return False
+    state, _ = checkpoint.load(folder, None)
+    return state.get("finished") is True
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether NumPy, or PyTorch on either kind of device, could not allocate."""
+    kinds = (MemoryError, torch.cuda.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def open_folder(
@@ -426,7 +504,7 @@ def open_folder(
 ) -> RunFolder:
     """The run's folder, new or as it was left."""
     if resume is not None:
-        return RunFolder(resume)
+        return RunFolder.reopen(resume)
     found = {"renderer": asdict(renderer), "device": device_name(config), "data": data}
     # Two checkpoints share the replay's chunks but for the newest; weights and optimisers are small beside.
     needed = replay_size(config, parts.env.action_size) if config.checkpoint.replay == "full" else 0
@@ -447,7 +525,7 @@ def device_name(config: Config) -> str:
 
 def final_report(config: Config, folder: RunFolder) -> str:
     """The last evaluation as a table, and where everything is."""
-    records = read_json_lines(folder.evaluations)
+    records = read_json_lines(folder.evaluations, EPISODE)
     last = [record for record in records if record["step"] == records[-1]["step"]]
-    table = summary_table(last, config.agent, config.task)
-    return f"\n{config.agent} on {config.task} after {last[0]['step']} agent steps\n{table}\n\nrun folder: {folder.path}"
+    heading = f"{config.agent} on {config.task} after {last[0]['step']} agent steps"
+    return f"\n{heading}\n{summary_table(last, config.agent, config.task)}\n\nrun folder: {folder.path}"

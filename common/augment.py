@@ -88,9 +88,9 @@ def compose(obs: Tensor, mask: Tensor, backdrops: Tensor) -> Tensor:
         backdrops: (B, 3, H, W), one for all frames of a sample.
     """
     frames = rearrange(_floating(obs), "b (f c) h w -> b f c h w", c=3)
-    weight = mask.to(frames.dtype)[:, :, None]
     behind = backdrops.to(frames.dtype)[:, None]
-    return rearrange(frames * weight + behind * (1 - weight), "b f c h w -> b (f c) h w")
+    mixed = torch.lerp(behind, frames, mask.to(frames.dtype)[:, :, None])
+    return rearrange(mixed, "b f c h w -> b (f c) h w")
 
 
 def random_convolution(obs: Tensor, weights: Tensor) -> Tensor:

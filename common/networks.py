@@ -35,11 +35,15 @@ class Trunk(nn.Module):
         self.output_size = filters * trunk_resolution(image_size, strides) ** 2
         self.bf16 = False
 
-    def forward(self, pixels: Tensor, relu: Activation = F.relu) -> Tensor:
-        """(B, C, H, W) pixel values 0–255 → (B, output_size). `relu` may bring its own backward."""
-        with bf16_autocast(pixels.device, self.bf16):
+    def forward(self, *views: Tensor, relu: Activation = F.relu) -> Tensor:
+        """Views (B, C, H, W), pixel values 0–255, encoded as one batch → (views·B, output_size).
+
+        `relu` may bring a backward of its own.
+        """
+        with bf16_autocast(views[0].device, self.bf16):
             # Whole pixel values are exact in bfloat16, so nothing is lost by converting them first.
-            features = (pixels.bfloat16() if self.bf16 else pixels.float()) / 255
+            pixels = [view.bfloat16() if self.bf16 else view.float() for view in views]
+            features = (pixels[0] if len(pixels) == 1 else torch.cat(pixels)) / 255
             for index, convolution in enumerate(self.convolutions):
                 features = convolution(relu(features) if index > 0 else features)
         return features.flatten(1).float()
@@ -111,7 +115,7 @@ class Decoder(nn.Module):
             image = F.relu(upsampled_convolution(image, self.conv1.weight, self.conv1.bias))
             image = upsampled_convolution(image, self.conv2.weight, self.conv2.bias)
         # Contiguous, because every loss goes through these pixels in this order.
-        return image.float().contiguous(memory_format=torch.contiguous_format)
+        return image.to(self.linear.weight.dtype, memory_format=torch.contiguous_format)
 
 
 def upsampled_convolution(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,9 +109,8 @@ class SMG(SAC):
 
     def step(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
         """Critic, actor, targets, separated models (section 3 of the paper)."""
-        obs = inputs["obs"].float()
         if plan.attribution or (plan.models and self.active("background")):
-            inputs = inputs | {"composed": self.compose(obs, inputs["backdrop"])}  # τ_attrib(o)
+            inputs = inputs | {"composed": self.compose(inputs["obs"], inputs["backdrop"])}  # τ_attrib(o)
         if plan.attribution:
             inputs = inputs | {"augmented": inputs["composed"]}  # τ(o)
 
@@ -125,7 +125,8 @@ class SMG(SAC):
         obs, action = inputs["obs"], inputs["action"]
         terms = {}
         if self.active("q_consistency"):
-            both = self.critic(torch.cat([obs, inputs["augmented"]]), torch.cat([action, action]))
+            latents = self.critic.encode(obs, inputs["augmented"])
+            both = self.critic.heads(latents, torch.cat([action, action]))
             q, q_augmented = zip(*(head.chunk(2) for head in both), strict=True)
             terms["q_consistency"] = losses.q_consistency(q_augmented, q)
         else:
@@ -149,9 +150,9 @@ class SMG(SAC):
         terms, diagnostics = {}, {}
 
         # f⁺ encodes in one batch all that the active terms ask of it.
-        views = {"obs": obs}
+        views = {"obs": inputs["obs"]}
         if self.active("empowerment"):
-            views["next_obs"] = inputs["next_obs"].float()
+            views["next_obs"] = inputs["next_obs"]
         if self.active("foreground_consistency"):
             views["augmented"] = inputs["augmented"]
         latent = encode_together(self.critic.encode, views)  # z⁺
@@ -175,7 +176,7 @@ class SMG(SAC):
 
         backgrounds = {}  # what g⁻ paints
         if self.active("reconstruction"):
-            backgrounds["obs"] = obs
+            backgrounds["obs"] = inputs["obs"]
         if self.active("background"):
             backgrounds["composed"] = inputs["composed"]
         if backgrounds:
@@ -222,7 +223,7 @@ class SMG(SAC):
         self.coin.setstate((version, tuple(words), gauss))
 
 
-def encode_together(encoder, views: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ANN001
+def encode_together(encoder: Callable[..., Tensor], views: dict[str, Tensor]) -> dict[str, Tensor]:
     """Encode several views of a batch in one pass: name → latent (B, latent)."""
-    latents = encoder(torch.cat(list(views.values())))
+    latents = encoder(*views.values())
     return dict(zip(views, latents.chunk(len(views)), strict=True))

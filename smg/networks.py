@@ -22,7 +22,8 @@ class ForegroundDecoder(FrameDecoder):
     def images(self, latent: Tensor) -> Foreground:
         """(B, latent) → o⁺ and M."""
         channels = self(latent).sigmoid().unflatten(0, (len(latent), -1))  # (B, F, 4, H, W)
-        return Foreground(255 * channels[:, :, :3], channels[:, :, 3:])
+        colours, mask = channels.split([3, 1], dim=2)
+        return Foreground(255 * colours, mask)
 
 
 class BackgroundDecoder(FrameDecoder):
@@ -41,6 +42,6 @@ class BackgroundEncoder(nn.Module):
         self.trunk = trunk
         self.projection = projection
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """(B, 3F, H, W) → z⁻ (B, latent)."""
-        return self.projection(self.trunk(obs))
+    def forward(self, *views: Tensor) -> Tensor:
+        """Views (B, 3F, H, W), encoded as one batch → z⁻ (views·B, latent)."""
+        return self.projection(self.trunk(*views))

@@ -41,9 +41,9 @@ class Critic(nn.Module):
         self.q1 = MLP(latent + action_size, hidden, 1)
         self.q2 = MLP(latent + action_size, hidden, 1)
 
-    def encode(self, obs: Tensor) -> Tensor:
-        """(B, C, H, W) → latent (B, latent)."""
-        return self.projection(self.trunk(obs))
+    def encode(self, *views: Tensor) -> Tensor:
+        """Views (B, C, H, W), encoded as one batch → latents (views·B, latent)."""
+        return self.projection(self.trunk(*views))
 
     def heads(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Q₁ and Q₂, each (B, 1), from a latent."""
@@ -56,7 +56,7 @@ class Critic(nn.Module):
 
     def first_q(self, obs: Tensor, action: Tensor, relu: Activation = F.relu) -> Tensor:
         """Q₁ (B, 1) alone, with a chosen ReLU throughout: what attributions explain."""
-        latent = self.projection(self.trunk(obs, relu))
+        latent = self.projection(self.trunk(obs, relu=relu))
         return self.q1(torch.cat([latent, action], 1), relu)
 
 

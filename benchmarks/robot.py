@@ -53,10 +53,8 @@ def main() -> None:
         returns = f"{row['mean']:7.1f} ± {row['sd']:5.1f}, least {row['least']:7.1f}"
         print(f"{row['task']:17} {row['axes']:4} {row['policy']:9} return {returns}; {rates}")
     for task, row in report["speed"].items():
-        print(
-            f"{task:17} {row['steps_per_second']:6.1f} environment steps/s, a step takes {row['step_ratio']:.2f} "
-            "of walker's"
-        )
+        rate, ratio = row["steps_per_second"], row["step_ratio"]
+        print(f"{task:17} {rate:6.1f} environment steps/s, a step takes {ratio:.2f} of walker's")
     if arguments.json is not None:
         write_json(report, arguments.json)
 

@@ -174,6 +174,9 @@ def refuse_links(folder: Path) -> None:
     and what is written to a link is written to where it leads."""
     root = folder.resolve()
     for path in folder.rglob("*"):
+        # Inside the folders of earlier W&B runs nothing is written again, and W&B links its logs there.
+        if path.relative_to(folder).parts[0] == "wandb" and len(path.relative_to(folder).parts) > 2:
+            continue
         if not path.resolve().is_relative_to(root):
             raise UserError(
                 f"{path} leads out of the run folder, to {path.resolve()}: put a copy in its place"

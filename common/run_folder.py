@@ -7,15 +7,13 @@ eval.jsonl        every evaluation episode
 checkpoint/       see common.checkpoint
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import platform
-import re
-import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +22,7 @@ from typing import Any, Self
 from common.checkpoint import write_atomically
 from common.config import RESOLVED_NAME, Config, to_yaml
 from common.errors import UserError
-from common.metrics import Mirror, Record, read_json_lines
+from common.metrics import Record, read_json_lines
 
 PACKAGES = (
     "torch",
@@ -54,7 +52,6 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.evaluations = path / "eval.jsonl"
         self.checkpoint = path / "checkpoint"
-        self._mirrored = path / "mirrored.json"
         try:
             self._lock = (path / ".lock").open("w")
         except OSError as error:
@@ -79,32 +76,38 @@ class RunFolder:
         """
         path = config.run_folder()
         check_disk(path, checkpoint_bytes)
-        made = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"run folder {path} cannot be made ({error.strerror}); set run.dir") from error
         folder = cls(path)
         try:
-            # Once the folder is locked, so that of two runs that start at once the second sees the first.
-            if (path / RESOLVED_NAME).exists():
-                raise UserError(
-                    f"{path} already holds a run: continue it with --resume {path}, or give another run.dir "
-                    "or run.name"
-                )
-            write_atomically(path / "provenance.json", json.dumps(provenance, indent=1, default=str).encode())
-            # Last, because this file is what makes the folder a run.
-            write_atomically(path / RESOLVED_NAME, to_yaml(config).encode())
-        except BaseException as error:
+            folder._begin(config, provenance)
+        except BaseException:
             folder.close()
-            if made:
-                shutil.rmtree(path)
-            if isinstance(error, OSError):
-                raise UserError(
-                    f"run folder {path} cannot be written ({error.strerror}); set run.dir"
-                ) from error
             raise
         return folder
+
+    def _begin(self, config: Config, provenance: dict[str, Any]) -> None:
+        # Once the folder is locked, so that of two runs that start at once the second sees the first.
+        if (self.path / RESOLVED_NAME).exists():
+            raise UserError(
+                f"{self.path} already holds a run: continue it with --resume {self.path}, or give another "
+                "run.dir or run.name"
+            )
+        found = self.path / "provenance.json"
+        try:
+            write_atomically(found, json.dumps(provenance, indent=1, default=str).encode())
+            # Last, because this file is what makes the folder a run.
+            write_atomically(self.path / RESOLVED_NAME, to_yaml(config).encode())
+        except OSError as error:
+            for path in (found, self.path / ".lock"):
+                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds other things
+                self.path.rmdir()
+            raise UserError(
+                f"run folder {self.path} cannot be written ({error.strerror}); set run.dir"
+            ) from error
 
     @classmethod
     def reopen(cls, path: Path) -> Self:
@@ -120,45 +123,15 @@ class RunFolder:
         """Let go of the lock."""
         self._lock.close()
 
-    def mirror(self, config: Config) -> Mirror:
-        """The W&B mirror of this run, under the id it had before if it is resumed."""
-        state = self._mirror_state()
-        if state is None:
-            state = {"id": secrets.token_hex(4), "metrics": 0, "evaluations": 0}
-            write_atomically(self._mirrored, json.dumps(state).encode())
-        return Mirror(config.wandb, self.path, state["id"], config.model_dump(mode="json"))
-
-    def take_unmirrored(self) -> Iterator[Record]:
-        """The records that were not yet handed out, each once over all resumes.
+    def records(self) -> list[Record]:
+        """Every line of metrics.jsonl, and each evaluation's mean returns, in the order of steps.
 
         Raises:
-            CorruptFile: metrics.jsonl or eval.jsonl is damaged.
+            CorruptFile: one of the files is damaged.
         """
-        state = self._mirror_state() or {"id": "", "metrics": 0, "evaluations": 0}
         metrics = read_json_lines(self.metrics, {"step": int})
-        evaluations = read_json_lines(self.evaluations, EPISODE)
-        fresh = metrics[state["metrics"] :] + mean_returns(evaluations[state["evaluations"] :])
-        counts = {
-            "metrics": max(state["metrics"], len(metrics)),
-            "evaluations": max(state["evaluations"], len(evaluations)),
-        }
-        # Noted before they are sent: a kill in between loses a line of the mirror, never doubles one.
-        write_atomically(self._mirrored, json.dumps(state | counts).encode())
-        yield from sorted(fresh, key=lambda record: record["step"])
-
-    def _mirror_state(self) -> dict[str, Any] | None:
-        """W&B's run id and the counts of lines it was given; None before it began, or if that is damaged."""
-        if not self._mirrored.is_file():
-            return None
-        try:
-            state = json.loads(self._mirrored.read_bytes())
-            known = re.fullmatch("[0-9a-f]{8}", state["id"])
-            counted = all(
-                type(state[name]) is int and state[name] >= 0 for name in ("metrics", "evaluations")
-            )
-        except (KeyError, RecursionError, TypeError, ValueError):
-            return None
-        return state if known and counted else None
+        means = mean_returns(read_json_lines(self.evaluations, EPISODE))
+        return sorted(metrics + means, key=lambda record: record["step"])
 
     def __enter__(self) -> Self:
         return self

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from common import checkpoint, gl
 from common.build import Parts, build, replay_size
+from common.clock import Clock
 from common.config import Config
 from common.console import Console
 from common.envs.backgrounds import data_summary
@@ -30,6 +31,7 @@ from common.evaluate import summary_table
 from common.foreground import measured
 from common.hardware import apply_switches, concrete
 from common.metrics import JsonLines, Record, read_json_lines
+from common.mirror import Mirror
 from common.replay import Replay
 from common.run_folder import EPISODE, RunFolder, provenance
 from common.signals import Interruption, Signals
@@ -71,7 +73,7 @@ class Trainer:
         self.clock = Clock()
         self.metrics = JsonLines(folder.metrics)
         self.evaluation_log = JsonLines(folder.evaluations)
-        self.mirror = folder.mirror(config)
+        self.mirror = Mirror(config, folder.path)
 
     # Running
 
@@ -308,20 +310,13 @@ class Trainer:
                     f"no checkpoint written at step {self.step} ({error}); the one before is intact"
                 )
                 return False
-        self.mirror_records()
+        # Only what this checkpoint made final, so that a resumed run repeats nothing.
+        self.mirror.update(self.folder.records())
         return True
 
     def saved_replay(self) -> Replay | None:
         """The replay, if checkpoints are to hold it."""
         return self.replay if self.config.checkpoint.replay == "full" else None
-
-    def mirror_records(self) -> None:
-        """Send W&B what this checkpoint made final, so that a resumed run repeats nothing."""
-        try:
-            for record in self.folder.take_unmirrored():
-                self.mirror.log(record)
-        except OSError as error:
-            self.console.say(f"W&B gets the newest lines later ({error})")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how the run goes on."""
@@ -387,43 +382,6 @@ class Trainer:
             if log.offset < offset:
                 self.console.say(f"{log.path} lacks its last {offset - log.offset} bytes: lines are missing")
             log.cut(min(log.offset, offset))
-
-
-class Clock:
-    """Wall time by activity, for the log and the benchmarks."""
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.spent: dict[str, float] = {}
-        self._logged = dict(self.spent), self.started
-
-    def __call__(self, name: str) -> _Timer:
-        return _Timer(self.spent, name)
-
-    def total(self) -> float:
-        """Seconds since the clock was made."""
-        return time.perf_counter() - self.started
-
-    def shares(self) -> dict[str, float]:
-        """`time/<activity>`: each activity's share of the wall time since the last call."""
-        before, then = self._logged
-        now = time.perf_counter()
-        self._logged = dict(self.spent), now
-        passed = max(now - then, 1e-9)
-        return {
-            f"time/{name}": round((s - before.get(name, 0)) / passed, 4) for name, s in self.spent.items()
-        }
-
-
-class _Timer:
-    def __init__(self, spent: dict[str, float], name: str) -> None:
-        self.spent, self.name = spent, name
-
-    def __enter__(self) -> None:
-        self.started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.spent[self.name] = self.spent.get(self.name, 0.0) + time.perf_counter() - self.started
 
 
 def random_state() -> dict[str, Any]:

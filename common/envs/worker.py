@@ -47,8 +47,8 @@ def serve(connection: Connection, frames: int) -> None:
 
 if __name__ == "__main__":
     # Whoever stops the run tells the process at the other end, which still needs this one to save its state.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     serve(Connection(int(sys.argv[1])), int(sys.argv[2]))
     # The system frees the rendering contexts faster and more quietly than their destructors.
     os._exit(0)

@@ -1,0 +1,128 @@
+"""Mirrors a run's records to Weights & Biases, which may raise, hang or be killed at no cost to training.
+
+A record's place in the run is its W&B step, so that each becomes one row however often the run is resumed:
+online, W&B says which rows it has; offline, what a killed process left of its session is thrown away and
+sent again, because W&B writes to disk in large blocks.
+"""
+
+import json
+import logging
+import re
+import secrets
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+from common.checkpoint import write_atomically
+from common.config import Config
+from common.metrics import Record
+
+logger = logging.getLogger(__name__)
+
+
+class Mirror:
+    """One session of a W&B run, kept up by a thread of its own.
+
+    `<folder>/mirrored.json` holds the W&B run's id, how many rows finished sessions wrote, and the offline
+    session that is not finished.
+
+    Args:
+        config: of the run; `wandb:` says where to.
+        folder: the run folder, under which W&B keeps its files.
+        patience: seconds that `finish` may take.
+    """
+
+    def __init__(self, config: Config, folder: Path, patience: float = 60) -> None:
+        self._config = config
+        self._folder = folder
+        self._patience = patience
+        self._rows: list[Record] = []
+        self._changed = threading.Event()
+        self._ended = False
+        self._failed = config.wandb.mode == "disabled"
+        self._thread = threading.Thread(target=self._work, name="wandb-mirror", daemon=True)
+        if not self._failed:
+            self._thread.start()
+
+    def update(self, rows: list[Record]) -> None:
+        """Let W&B have all `rows` of the run so far, each with its agent `step`; never waits."""
+        self._rows = rows
+        self._changed.set()
+
+    def finish(self) -> None:
+        """Send what is left and end the session, within `patience`."""
+        if self._failed:
+            return
+        self._ended = True
+        self._changed.set()
+        self._thread.join(self._patience)
+        if self._thread.is_alive():
+            self._fail(f"it did not finish within {self._patience:g} s")
+
+    def _work(self) -> None:
+        try:
+            self._mirror()
+        except Exception as error:  # whatever W&B raises, training goes on
+            self._fail(f"{type(error).__name__}: {error}")
+
+    def _mirror(self) -> None:
+        import wandb
+
+        settings, path = self._config.wandb, self._folder / "mirrored.json"
+        state = _read_state(path)
+        if state["session"] is not None:
+            shutil.rmtree(self._folder / "wandb" / state["session"], ignore_errors=True)
+        run = wandb.init(
+            mode=settings.mode,
+            project=settings.project,
+            entity=settings.entity,
+            group=settings.group or f"{self._config.task}/{self._config.agent}",
+            name=settings.name or self._folder.name,
+            id=state["id"],
+            resume="allow",
+            dir=self._folder,
+            config=self._config.model_dump(mode="json"),
+            # Signals and exit codes are the trainer's business.
+            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
+        )
+        run.define_metric("step")
+        run.define_metric("*", step_metric="step")
+        sent = state["rows"] if run.offline else run.step
+        _write_state(path, state | {"session": Path(run.dir).parent.name if run.offline else None})
+        ended = False
+        while not ended:
+            self._changed.wait()
+            self._changed.clear()
+            ended = self._ended
+            rows = self._rows
+            for number in range(sent, len(rows)):
+                run.log(rows[number], step=number)
+            sent = max(sent, len(rows))
+        run.finish()
+        _write_state(path, state | {"rows": sent, "session": None})
+
+    def _fail(self, reason: str) -> None:
+        if not self._failed:
+            self._failed = True
+            logger.warning("W&B mirroring stopped (%s); the run's own files are complete", reason)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """The content of mirrored.json; that of a run that W&B knows nothing of if it is absent or damaged."""
+    try:
+        state = json.loads(path.read_bytes())
+        name, rows, session = state["id"], state["rows"], state["session"]
+        # The names become parts of paths.
+        named = re.fullmatch("[0-9a-f]{8}", name) and (
+            session is None or re.fullmatch(r"offline-run-\d{8}_\d{6}-" + name, session)
+        )
+        if named and type(rows) is int and rows >= 0:
+            return {"id": name, "rows": rows, "session": session}
+    except (OSError, KeyError, RecursionError, TypeError, ValueError):
+        pass
+    return {"id": secrets.token_hex(4), "rows": 0, "session": None}
+
+
+def _write_state(path: Path, state: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(state).encode())

@@ -198,7 +198,7 @@ def _command(commands: Commands, name: str, purpose: str, *examples: str) -> arg
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     """The arguments that select a configuration."""
     parser.add_argument("--agent", metavar="A", help="sac, sgqn, smg, or package.module:Class of your own")
-    parser.add_argument("--task", metavar="T", help="walker_walk, or any DOMAIN_TASK of the dm_control suite")
+    parser.add_argument("--task", metavar="T", help="walker_walk, robot_reach, or any DOMAIN_TASK of dm_control")
     parser.add_argument(
         "--preset", metavar="P", help="paper, laptop or smoke; by default paper with a GPU, laptop without"
     )

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from common.errors import CorruptFile
@@ -47,7 +48,7 @@ def save(folder: Path, step: int, state: dict[str, Any], replay: Replay | None) 
     folder.mkdir(parents=True, exist_ok=True)
     chunks = None if replay is None else replay.save(folder / "replay")
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(_without_arrays(state), buffer)
     checksum = hashlib.sha256(buffer.getbuffer()).hexdigest()
     # Named by content too: a second save at one step must not replace a file that a manifest names.
     name = f"state-{step}-{checksum[:16]}.pt"
@@ -115,7 +116,7 @@ def _load(folder: Path, path: Path, replay: Replay | None) -> dict[str, Any]:
     state_path = folder / manifest["state"]
     if not state_path.is_file() or sha256(state_path) != manifest["sha256"]:
         raise CorruptFile(f"{state_path} is missing or does not match its checksum in {path.name}")
-    state = load_tensors(state_path)
+    state = _with_arrays(load_tensors(state_path))
     if replay is not None and manifest["replay"] is not None:
         replay.load(folder / "replay", manifest["replay"])
     return state
@@ -173,6 +174,28 @@ def _check_archive(path: Path) -> None:
     compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     if compressed or sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise ValueError("it is compressed, or its parts overlap")
+
+
+# A file that is loaded without running code holds tensors but no NumPy arrays, which simulators keep.
+ARRAY = "numpy array"
+
+
+def _without_arrays(value: Any) -> Any:
+    """The same with each array as {ARRAY: tensor}."""
+    if isinstance(value, np.ndarray):
+        return {ARRAY: torch.from_numpy(value.copy())}
+    if isinstance(value, dict):
+        return {key: _without_arrays(part) for key, part in value.items()}
+    return [_without_arrays(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _with_arrays(value: Any) -> Any:
+    """Undoes `_without_arrays`; tuples have become lists."""
+    if isinstance(value, dict):
+        if value.keys() == {ARRAY} and isinstance(value[ARRAY], torch.Tensor):
+            return value[ARRAY].numpy()
+        return {key: _with_arrays(part) for key, part in value.items()}
+    return [_with_arrays(part) for part in value] if isinstance(value, list) else value
 
 
 def sha256(path: Path) -> str:

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_train, _add_eval, _add_config, _add_doctor):
+    for add in (_add_train, _add_eval, _add_config, _add_study, _add_doctor):
         add(commands)
     return parser
 
@@ -166,6 +166,130 @@ def _config(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_study(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "study",
+        "make a whole table: tasks x agents x seeds, on one machine or a cluster",
+        "smg study run smg_video_hard --dry-run",
+        "smg study run smg_video_hard",
+        "smg study table smg_video_hard --format latex",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for add in (_add_study_run, _add_study_status, _add_study_table, _add_study_report):
+        add(actions)
+
+
+def _add_study_run(actions: Commands) -> None:
+    parser = _command(
+        actions,
+        "run",
+        "do the runs that are not done, then print the table and write it and the report beside them",
+        "smg study run smg_video_hard",
+        "smg study run smg_video_hard preset=smoke tasks=[walker_walk] agents=[drq,smg] seeds=[0,1] folder=small",
+        "smg study run my_study.yaml --engine ray --address head:6379 resources.gpus=0.5",
+        "smg study run sgqn_table1 --shard 3/16",
+    )
+    _add_study_selection(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the runs and what they will cost; start none"
+    )
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="one after another here, or a Ray cluster"
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="Ray cluster to use, or auto for this machine's; by default one is started here",
+    )
+    parser.add_argument("--shard", metavar="I/N", help="only every N-th run from the I-th on, I from 0 to N-1")
+    parser.add_argument(
+        "--retries", metavar="N", type=int, default=2, help="times that a failed run is tried again (2)"
+    )
+    parser.set_defaults(run=_study_run)
+
+
+def _study_run(arguments: argparse.Namespace) -> int:
+    from common.study import command
+
+    return command.run(
+        arguments.study,
+        arguments.overrides,
+        arguments.engine,
+        arguments.address,
+        arguments.shard,
+        arguments.retries,
+        arguments.dry_run,
+    )
+
+
+def _add_study_status(actions: Commands) -> None:
+    parser = _command(actions, "status", "print which runs are done, running, failed or missing")
+    _add_study_selection(parser)
+    parser.set_defaults(run=_study_status)
+
+
+def _study_status(arguments: argparse.Namespace) -> int:
+    from common.study import command
+
+    return command.status(arguments.study, arguments.overrides)
+
+
+def _add_study_table(actions: Commands) -> None:
+    parser = _command(
+        actions,
+        "table",
+        "print the finished runs' scores beside the published ones",
+        "smg study table smg_video_hard",
+        "smg study table smg_video_hard --format csv --output scores.csv",
+    )
+    _add_study_selection(parser)
+    parser.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
+    _add_study_output(parser)
+    parser.set_defaults(run=_study_table)
+
+
+def _study_table(arguments: argparse.Namespace) -> int:
+    from common.study import command
+
+    return command.table(
+        arguments.study, arguments.overrides, arguments.format, arguments.output, arguments.mix
+    )
+
+
+def _add_study_report(actions: Commands) -> None:
+    parser = _command(
+        actions, "report", "write one HTML page: tables, learning curves, profiles, pictures, all runs"
+    )
+    _add_study_selection(parser)
+    _add_study_output(parser)
+    parser.set_defaults(run=_study_report)
+
+
+def _study_report(arguments: argparse.Namespace) -> int:
+    from common.study import command
+
+    return command.report(arguments.study, arguments.overrides, arguments.output, arguments.mix)
+
+
+def _add_study_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", metavar="STUDY", help="YAML file, or the name of one in configs/studies/")
+    parser.add_argument(
+        "overrides",
+        metavar="key=value",
+        nargs="*",
+        default=[],
+        help="tasks, agents, seeds, shifts, preset or folder of the study, or any key of configs/default.yaml",
+    )
+
+
+def _add_study_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", metavar="FILE", help="write it there")
+    parser.add_argument(
+        "--mix", action="store_true", help="allow runs in one table that differ in what their numbers mean"
+    )
+
+
 def _add_doctor(commands: Commands) -> None:
     parser = _command(
         commands,
@@ -198,7 +322,7 @@ def _command(commands: Commands, name: str, purpose: str, *examples: str) -> arg
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     """The arguments that select a configuration."""
     parser.add_argument("--agent", metavar="A", help="sac, sgqn, smg, or package.module:Class of your own")
-    parser.add_argument("--task", metavar="T", help="walker_walk, robot_reach, or any DOMAIN_TASK of dm_control")
+    parser.add_argument("--task", metavar="T", help="walker_walk, robot_reach or any suite DOMAIN_TASK")
     parser.add_argument(
         "--preset", metavar="P", help="paper, laptop or smoke; by default paper with a GPU, laptop without"
     )

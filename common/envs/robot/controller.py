@@ -19,4 +19,4 @@ def scripted_action(task: ToolTask, physics: mjcf.Physics) -> np.ndarray:
         swing = task.peg_position(physics) - goal
         aligned = np.linalg.norm(swing[:2]) < ALIGNED
         move[2] = task.workspace[0, 2] - task.tool_position(physics)[2] if aligned else 0.0
-    return np.clip(move / STRIDE, -1, 1)[: task.axes]
+    return np.clip(move / STRIDE, -1, 1)[: task.axis_count]

@@ -39,7 +39,7 @@ class ToolTask(composer.Task):
     """
 
     def __init__(self, axes: str, start_height: float, lowest: float, timestep: float) -> None:
-        self.axes = len(axes)
+        self.axis_count = len(axes)
         self.start_height = start_height
         self.workspace = WORKSPACE.copy()
         self.workspace[0, 2] = lowest
@@ -54,7 +54,7 @@ class ToolTask(composer.Task):
 
     def action_spec(self, physics: mjcf.Physics) -> specs.BoundedArray:
         """One value in [-1, 1] per axis."""
-        return specs.BoundedArray((self.axes,), np.float32, -1.0, 1.0)
+        return specs.BoundedArray((self.axis_count,), np.float32, -1.0, 1.0)
 
     def initialize_episode(self, physics: mjcf.Physics, random_state: np.random.RandomState) -> None:
         """Draw where the tool and the goal start."""
@@ -70,7 +70,7 @@ class ToolTask(composer.Task):
         """Move the target that the tool follows."""
         target = physics.bind(self._cell.target)
         move = np.zeros(3)
-        move[: self.axes] = action
+        move[: self.axis_count] = action
         target.mocap_pos = np.clip(target.mocap_pos + STRIDE * move, *self.workspace)
         self.effort = float(np.square(action).sum())
 
@@ -116,7 +116,7 @@ class Reach(ToolTask):
     def distance(self, physics: mjcf.Physics) -> float:
         """Of tool and goal along the action's axes, metres."""
         difference = self.tool_position(physics) - self.goal_position(physics)
-        return float(np.linalg.norm(difference[: self.axes]))
+        return float(np.linalg.norm(difference[: self.axis_count]))
 
     def get_reward(self, physics: mjcf.Physics) -> float:
         """The published formula; see the class."""

@@ -10,10 +10,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from baselines.rad import RAD
+from common.augment import ImageSource
 from common.config import Config, Fraction, Positive, Section
 from common.programs import Inputs, Metrics
 from common.replay import Batch
-from common.sac import ImageSource, Plan, report
+from common.sac import Plan, follow, report
 
 
 class Settings(Section):
@@ -46,7 +47,7 @@ class SODA(RAD):
         self,
         config: Config,
         action_size: int,
-        images: ImageSource | None = None,
+        images: ImageSource,
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(config, action_size, images, device)
@@ -104,14 +105,10 @@ class SODA(RAD):
             target = self.target_projection(self.target_trunk(inputs["plain"]))
         return {"latent_consistency": latent_consistency(predicted, target)}
 
-    @torch.no_grad()
     def update_slow_copies(self) -> None:
         """Exponential moving average of trunk and projection."""
-        for source, target in (
-            (self.critic.trunk, self.target_trunk),
-            (self.projection, self.target_projection),
-        ):
-            torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), self.settings.tau)
+        follow(self.target_trunk, self.critic.trunk, self.settings.tau)
+        follow(self.target_projection, self.projection, self.settings.tau)
 
 
 def latent_consistency(predicted: Tensor, target: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ class SVEA(DrQ):
         if not self.active("augmented_bellman"):
             return super().critic_losses(inputs)
         target = self.target_q(inputs)
-        action = inputs["action"]
-        both = self.critic(torch.cat([inputs["obs"], inputs["augmented"]]), torch.cat([action, action]))
+        latents = self.critic.encode(inputs["obs"], inputs["augmented"])
+        both = self.critic.heads(latents, torch.cat([inputs["action"]] * 2))
         q, q_augmented = zip(*(head.chunk(2) for head in both), strict=True)
         terms = {
             "bellman": losses.bellman(q, target),

@@ -240,7 +240,6 @@ class SAC:
             "policy/saturation": (action.detach().abs() > 0.99).float().mean(),
         }
 
-    @torch.no_grad()
     def update_targets(self) -> None:
         """Exponential moving average of the encoder and of the Q heads, each at its own rate."""
         settings = self.config.sac
@@ -250,7 +249,7 @@ class SAC:
             (self.critic.q1, self.target.q1, settings.critic_tau),
             (self.critic.q2, self.target.q2, settings.critic_tau),
         ):
-            torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
+            follow(target, source, rate)
 
     # Looking inside
 
@@ -366,6 +365,13 @@ def report(terms: dict[str, Tensor]) -> Metrics:
 def values(q: tuple[Tensor, Tensor], target: Tensor) -> Metrics:
     """Mean of Q₁ and of the target over the batch."""
     return {"critic/q": q[0].detach().mean(), "critic/target": target.mean()}
+
+
+@torch.no_grad()
+def follow(target: nn.Module, source: nn.Module, rate: float) -> None:
+    """Exponential moving average: each parameter moves the share `rate` of the way to its source."""
+    theirs = tuple(source.parameters())
+    torch._foreach_lerp_(tuple(target.parameters()), theirs, rate)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def pad(rows: Tensor, count: int) -> Tensor:

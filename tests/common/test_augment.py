@@ -126,6 +126,13 @@ def test_spectrum_mask_erases_a_wave_inside_the_ring_and_keeps_one_outside():
     torch.testing.assert_close(masked, outside + 7, atol=1e-5, rtol=0)
 
 
+def test_spectrum_mask_keeps_its_upper_limit():
+    wave = torch.cos(2 * torch.pi * 5 * torch.arange(20) / 20).expand(1, 3, 20, 20)  # 0.25 cycles per pixel
+    torch.testing.assert_close(spectrum_mask(wave + 7, 0.2, 0.25), wave + 7)
+    torch.testing.assert_close(spectrum_mask(wave + 7, 0, 0), wave + 7)
+    torch.testing.assert_close(spectrum_mask(wave + 7, 0.25, 0.26), torch.full_like(wave, 7))
+
+
 def test_functions_never_wait_for_the_device_and_compile_in_one_graph():
     obs, backdrops = random_images(4), random_images(4, 3)
     offsets, weights = torch.zeros(4, 2, dtype=torch.int64), torch.randn(4, 3, 3, 3, 3)

@@ -1,0 +1,333 @@
+"""What makes up a study: a YAML file of tasks × agents × seeds, expanded into runs that are checked at once.
+
+    published: smg_video_hard            # the printed table to stand beside, or null
+    shifts: [video_hard]                 # whose returns the table shows
+    seeds: [0, 1, 2, 3]
+    preset: paper
+    settings: {train: {batch: 64}}       # of every run; keys of configs/default.yaml
+    tasks:                               # rows; a list, or a mapping to settings of that task alone
+      cartpole_swingup: {env: {action_repeat: 8}}
+    agents:                              # columns; likewise. `agent` and `config` (files, as in smg train
+      sac: {}                            #   --config) may stand among the settings
+      no_background: {agent: smg, losses: {background: 0}}
+    subject: smg                         # the column that the others are compared with; by default the last
+    folder: studies/smg_video_hard       # run folders are <folder>/<task>/<column>/seed<seed>
+    resources: {gpus: 0.25, cpus: 4, memory: 24}    # of one run on a cluster: shares of GPUs, cores, GB
+
+A run's settings are the study's, then its task's, then its column's, then those of the command line. A
+preset named on the command line also beats what the file says for the keys which that preset sets, so
+that `preset=smoke` makes any study small.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from common import yaml_files
+from common.config import COMMAND_LINE, CONFIGS, Config, Folder, Section, Seed, Text, load
+from common.errors import UserError, did_you_mean
+from common.registry import is_import_path
+from common.study import published
+
+Settings = dict[str, Any]
+
+
+def _named_settings(value: Any) -> Any:
+    """A list of names as a mapping to no settings; an empty value in a mapping likewise."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list):
+        repeated = {name for name in value if value.count(name) > 1}
+        if repeated:
+            raise ValueError(
+                f"{sorted(map(str, repeated))[0]} is listed twice, so two runs would share a folder"
+            )
+        return {name: {} for name in value if isinstance(name, str)} if all(map(_is_text, value)) else value
+    if isinstance(value, dict):
+        return {name: {} if settings is None else settings for name, settings in value.items()}
+    return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _distinct(value: Any) -> Any:
+    values = value if isinstance(value, list) else [value]
+    for item in values:
+        if values.count(item) > 1:
+            raise ValueError(f"{item} is listed twice, so two runs would share a folder")
+    return tuple(values)
+
+
+Named = Annotated[dict[str, Settings], BeforeValidator(_named_settings), Field(min_length=1)]
+
+
+class Resources(Section):
+    """What one run asks of a cluster."""
+
+    gpus: Annotated[float, Field(ge=0)] = 1
+    cpus: Annotated[float, Field(gt=0)] = 2
+    memory: Annotated[float, Field(gt=0)] | None = None
+    """GB of host memory; None asks for none in particular."""
+
+
+class StudyFile(Section):
+    """The file's keys; see the module's example."""
+
+    published: Text | None = None
+    shifts: Annotated[tuple[str, ...], BeforeValidator(_distinct), Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_distinct), Field(min_length=1)]
+    preset: str = "paper"
+    settings: Settings = Field(default_factory=dict)
+    tasks: Named
+    agents: Named
+    subject: str | None = None
+    folder: Folder | None = None
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """One run of a study: its place in the table, its folder and what `smg train` gets to begin it."""
+
+    task: str
+    column: str
+    seed: int
+    folder: Path
+    config: Config
+    arguments: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """<task>/<column>/seed<seed>, which is also where the folder lies below the study's."""
+        return f"{self.task}/{self.column}/seed{self.seed}"
+
+    @property
+    def foreign_code(self) -> bool:
+        """Whether the agent is package.module:Class, which the study's author thereby vouches for."""
+        return is_import_path(self.config.agent)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study: all its runs, in the order in which they are done."""
+
+    name: str
+    source: str
+    published: str | None
+    shifts: tuple[str, ...]
+    tasks: tuple[str, ...]
+    columns: tuple[str, ...]
+    seeds: tuple[int, ...]
+    preset: str
+    subject: str
+    folder: Path
+    resources: Resources
+    runs: tuple[PlannedRun, ...]
+    settings: tuple[str, ...]
+    """What every run is given on top of configs/, as `key=value` texts."""
+
+
+def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
+    """Read a study and check every run of it.
+
+    Args:
+        path: a YAML file, or the name of one in configs/studies/.
+        overrides: `key=value` texts. A study's own keys (`tasks=[walker_walk]`, `agents=[sac,smg]`,
+            `seeds=[0]`, `shifts`, `preset`, `folder`, `resources.cpus` …) replace the file's; tasks and
+            agents that the file lists keep their settings. All others are settings of every run.
+
+    Raises:
+        UserError: the file is not a study, or a run of it could not start; the message names the cell.
+    """
+    source, stem = _find(path)
+    values = yaml_files.read_mapping(source, str(path))
+    settings: list[str] = []
+    preset_given = False
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"{COMMAND_LINE}: '{text}' is not of the form key=value")
+        section, _, rest = key.partition(".")
+        if section == "settings" or section not in StudyFile.model_fields:
+            settings.append(text)
+            continue
+        parsed = yaml_files.parse(value, f"{COMMAND_LINE}: {key}")
+        if rest:
+            parsed = {**(values.get(section) or {}), rest: parsed}
+        elif section in ("tasks", "agents"):
+            parsed = _selection(parsed, _named_settings(values.get(section, {})))
+        preset_given |= section == "preset"
+        values[section] = parsed
+    return _expand(_validated(values, str(path)), str(path), stem, settings, preset_given)
+
+
+def _find(path: str | Path) -> tuple[Path, str]:
+    """The study's file, also as configs/… from anywhere or by its bare name, and its name."""
+    given = Path(path)
+    candidates = [given]
+    if given.parts[:1] == ("configs",):
+        candidates.append(CONFIGS.parent / given)
+    if given.name == str(path) and given.suffix == "":
+        candidates.append(CONFIGS / "studies" / f"{given.name}.yaml")
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        known = sorted(file.stem for file in (CONFIGS / "studies").glob("*.yaml"))
+        raise UserError(f"{path}: no such study; {did_you_mean(given.stem, known)}")
+    return found, found.stem
+
+
+def _selection(chosen: Any, listed: Any) -> Any:
+    """Names from the command line, with the settings that the file has for them."""
+    named = _named_settings_or_error(chosen)
+    if not isinstance(listed, dict) or not isinstance(named, dict):
+        return named
+    return {name: settings or listed.get(name, {}) for name, settings in named.items()}
+
+
+def _named_settings_or_error(value: Any) -> Any:
+    try:
+        return _named_settings(value)
+    except ValueError as error:
+        raise UserError(f"{COMMAND_LINE}: {error}") from error
+
+
+def _validated(values: Settings, source: str) -> StudyFile:
+    try:
+        return StudyFile.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            last = str(first["loc"][-1])
+            known = Resources.model_fields if len(first["loc"]) > 1 else StudyFile.model_fields
+            raise UserError(f"{source}: unknown key '{key}'; {did_you_mean(last, known)}") from error
+        if first["type"] == "missing":
+            raise UserError(f"{source}: {key}: missing; give it a value") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{source}: {key}: {message[:1].lower()}{message[1:]}") from error
+
+
+def _expand(file: StudyFile, source: str, name: str, given: list[str], preset_given: bool) -> Study:
+    if file.published is not None and file.published not in published.TABLES:
+        raise UserError(
+            f"{source}: unknown published table '{file.published}'; "
+            f"{did_you_mean(file.published, published.TABLES)}"
+        )
+    subject = file.subject or list(file.agents)[-1]
+    if subject not in file.agents:
+        # A selection may leave the subject out; then the last column stands for it.
+        subject = list(file.agents)[-1]
+    folder = Path(file.folder or Path("studies", name))
+    beaten = set(_preset_keys(file.preset)) if preset_given else set()
+    common = _texts(file.settings, beaten)
+    cells = {
+        (task, column): _cell(file, task, column, common, beaten, given, source)
+        for task in file.tasks
+        for column in file.agents
+    }
+    runs = []
+    # Seed by seed, so that a study stopped half-way shows the whole table with fewer seeds.
+    for seed in file.seeds:
+        for (task, column), (config, arguments) in cells.items():
+            place = folder / task / column / f"seed{seed}"
+            own = config.model_copy(
+                update={"seed": seed, "run": config.run.model_copy(update={"dir": str(place)})}
+            )
+            # Nodes and shells may stand elsewhere; the folder must not move with them.
+            texts = (*arguments, f"seed={seed}", f"run.dir={_text(str(place.absolute()))}")
+            runs.append(PlannedRun(task, column, seed, place, own, texts))
+    return Study(
+        name=name,
+        source=source,
+        published=file.published,
+        shifts=file.shifts,
+        tasks=tuple(file.tasks),
+        columns=tuple(file.agents),
+        seeds=file.seeds,
+        preset=file.preset,
+        subject=subject,
+        folder=folder,
+        resources=file.resources,
+        runs=tuple(runs),
+        settings=(*common, *given),
+    )
+
+
+def _cell(
+    file: StudyFile,
+    task: str,
+    column: str,
+    common: list[str],
+    beaten: set[str],
+    given: list[str],
+    source: str,
+) -> tuple[Config, tuple[str, ...]]:
+    """A cell's configuration, and the arguments of `smg train` for it but for seed and folder."""
+    where = f"{source}: {task}/{column}"
+    for kind, name in (("task", task), ("agent", column)):
+        if not re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*", name):
+            raise UserError(f"{where}: {kind} '{name}' is no folder name: use letters, digits, . _ + and -")
+    own = dict(file.agents[column])
+    agent = own.pop("agent", column)
+    files = own.pop("config", [])
+    files = [files] if isinstance(files, str) else files
+    if not isinstance(agent, str) or not isinstance(files, list) or not all(map(_is_text, files)):
+        raise UserError(f"{where}: agent should be a name and config a list of files")
+    settings = [*common, *_texts(file.tasks[task], beaten), *_texts(own, beaten), *given]
+    for text in settings:
+        key = text.partition("=")[0]
+        if key.partition(".")[0] in ("agent", "task", "seed", "preset", "run"):
+            raise UserError(f"{where}: {key} is not a setting: the study decides it for each run")
+    try:
+        config = load(agent, task, file.preset, files, settings)
+    except UserError as error:
+        raise UserError(f"{where}: {str(error).removeprefix(f'{COMMAND_LINE}: ')}") from error
+    for shift in file.shifts:
+        if shift not in config.eval.shifts:
+            known = ", ".join(config.eval.shifts)
+            raise UserError(
+                f"{where}: the table shows {shift}, which the run is not evaluated under ({known})"
+            )
+    selection = ["--agent", agent, "--task", task, "--preset", file.preset]
+    for name in files:
+        selection += ["--config", name]
+    return config, (*selection, *settings)
+
+
+def _preset_keys(preset: str) -> Iterator[str]:
+    path = CONFIGS / "presets" / f"{preset}.yaml"
+    # An unknown preset is reported when the first run is checked.
+    if path.is_file():
+        yield from (key for key, _ in flattened(yaml_files.read_mapping(path)))
+
+
+def _texts(settings: Settings, beaten: set[str]) -> list[str]:
+    return [f"{key}={_text(value)}" for key, value in flattened(settings) if key not in beaten]
+
+
+def flattened(settings: Settings, at: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (dotted key, value); an augmentation is one value, whatever its form."""
+    for key, value in settings.items():
+        dotted = f"{at}{key}"
+        if isinstance(value, dict) and value and dotted != "augmentation":
+            yield from flattened(value, f"{dotted}.")
+        else:
+            yield dotted, value
+
+
+def _text(value: Any) -> str:
+    """A value in YAML on one line; text as it is, where it reads back the same."""
+    if isinstance(value, str):
+        try:
+            if value.isprintable() and yaml_files.parse(value, "") == value:
+                return value
+        except UserError:
+            pass
+    return json.dumps(value)

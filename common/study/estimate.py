@@ -1,0 +1,99 @@
+"""What a study will cost, from measured speeds only."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.config import CONFIGS
+from common.study.definition import PlannedRun
+from common.study.folders import Kind, Reading
+
+PERFORMANCE = CONFIGS.parent / "results" / "performance"
+"""Where `python -m benchmarks.loop --json` leaves its figures."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Agent steps per second of a whole training loop, and where that was measured."""
+
+    steps_per_second: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The runs of a column that are not done: their number, agent steps still to go and hours, if known."""
+
+    column: str
+    runs: int
+    steps: int
+    speed: Speed | None
+
+    @property
+    def hours(self) -> float | None:
+        """Hours of the device, one run at a time."""
+        return None if self.speed is None else self.steps / self.speed.steps_per_second / 3600
+
+
+def estimates(readings: Iterable[Reading], performance: Path = PERFORMANCE) -> list[Estimate]:
+    """The cost by column: at the speed of the study's own runs, else at the one that benchmarks measured.
+
+    Args:
+        readings: of the study's runs.
+        performance: folder of JSON files `{"machine": …, "agents": {name: {"agent_steps_per_second": …}}}`,
+            measured at the papers' sizes; they say nothing about other presets.
+    """
+    columns: dict[str, list[Reading]] = {}
+    for reading in readings:
+        columns.setdefault(reading.run.column, []).append(reading)
+    benchmarked = _benchmarked(performance)
+    found = []
+    for column, runs in columns.items():
+        left = [reading for reading in runs if reading.kind is not Kind.DONE]
+        steps = sum(max(0, reading.run.config.train.steps - reading.step) for reading in left)
+        first = runs[0].run
+        speed = _own_speed(runs) or (benchmarked.get(first.config.agent) if _paper_size(first) else None)
+        found.append(Estimate(column, len(left), steps, speed))
+    return found
+
+
+def _own_speed(readings: list[Reading]) -> Speed | None:
+    timed = [(reading.step, reading.seconds) for reading in readings if reading.step and reading.seconds]
+    if not timed:
+        return None
+    speed = sum(step for step, _ in timed) / math.fsum(seconds for _, seconds in timed)
+    devices = {str(reading.provenance.get("device", "")) for reading in readings if reading.seconds}
+    return Speed(speed, f"{len(timed)} of its runs on {', '.join(sorted(devices))}")
+
+
+def _paper_size(run: PlannedRun) -> bool:
+    return run.config.preset == "paper"
+
+
+def _benchmarked(folder: Path) -> dict[str, Speed]:
+    """The fastest measured training loop of each agent."""
+    speeds: dict[str, Speed] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        agents = report.get("agents") if isinstance(report, dict) else None
+        for agent, figures in agents.items() if isinstance(agents, dict) else ():
+            value = figures.get("agent_steps_per_second") if isinstance(figures, dict) else None
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                continue
+            if agent not in speeds or value > speeds[agent].steps_per_second:
+                speeds[agent] = Speed(float(value), f"{_machine_name(report)} ({path.name})")
+    return speeds
+
+
+def _machine_name(report: dict[str, Any]) -> str:
+    machine = report.get("machine")
+    names = machine if isinstance(machine, dict) else {}
+    return str(
+        next((names[key] for key in ("gpu", "device", "processor") if names.get(key)), "unknown machine")
+    )

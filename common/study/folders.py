@@ -1,0 +1,271 @@
+"""What the run folder of a planned run says: whether it is done, what it returned, and why not."""
+
+import fcntl
+import itertools
+import json
+import math
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from common.checkpoint import LATEST, read_manifest
+from common.config import RESOLVED_NAME, Config, load_run_config
+from common.errors import CorruptFile, UserError
+from common.metrics import Record, read_json_lines
+from common.study.definition import PlannedRun, flattened
+
+CLAIM, TRAINING = ".claim", ".lock"
+"""Locked by a study's attempt, and by `smg train` itself."""
+ATTEMPTS, LOG = "attempts.jsonl", "train.log"
+STOPPED = (75, 130)
+"""Statuses of `smg train` after it was asked to stop and saved."""
+
+
+class Kind(StrEnum):
+    """The state of a planned run."""
+
+    DONE = "done"
+    RUNNING = "running"
+    UNFINISHED = "unfinished"
+    FAILED = "failed"
+    CORRUPT = "corrupt"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A planned run and what its folder holds.
+
+    `episodes` are the records of eval.jsonl; those of the last evaluation are complete if the run is done.
+    """
+
+    run: PlannedRun
+    kind: Kind
+    detail: str = ""
+    step: int = 0
+    seconds: float | None = None
+    config: Config | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    episodes: tuple[Record, ...] = ()
+
+    def final_returns(self, shift: str) -> tuple[float, ...]:
+        """Returns of the last evaluation under a shift, by episode."""
+        last = [record for record in self.episodes if record["step"] == self.episodes[-1]["step"]]
+        chosen = sorted((r for r in last if r["shift"] == shift), key=lambda record: record["episode"])
+        return tuple(float(record["return"]) for record in chosen)
+
+    def evaluations(self, shift: str) -> list[tuple[int, float]]:
+        """(agent step, mean return) of every evaluation under a shift."""
+        returns: dict[int, list[float]] = {}
+        for record in self.episodes:
+            if record["shift"] == shift:
+                returns.setdefault(record["step"], []).append(record["return"])
+        return [(step, math.fsum(values) / len(values)) for step, values in sorted(returns.items())]
+
+
+class _Corrupt(Exception):
+    pass
+
+
+def read(run: PlannedRun, claimed: bool = False) -> Reading:
+    """Read a run's folder; damage is part of the answer, never an exception.
+
+    `claimed`: this process holds the run's claim, so nobody else is at work on it.
+    """
+    held = not claimed and is_held(run.folder)
+    failure = _last_failure(run.folder)
+    if not (run.folder / RESOLVED_NAME).exists():
+        if held:
+            return Reading(run, Kind.RUNNING, "starting")
+        return Reading(run, Kind.FAILED if failure else Kind.MISSING, failure)
+    try:
+        config = load_run_config(run.folder, allow_code=run.foreign_code)
+        _check_identity(run, config)
+        provenance = _provenance(run.folder)
+        episodes = tuple(_episodes(run.folder))
+        missing = _lacking(config, episodes)
+        saved = _saved_step(run.folder)
+    except (UserError, _Corrupt) as error:
+        return Reading(run, Kind.RUNNING if held else Kind.CORRUPT, str(error))
+    step, seconds = progress(run.folder)
+    facts: dict[str, Any] = {
+        "step": max(step, saved or 0), "seconds": seconds, "config": config, "provenance": provenance,
+        "episodes": episodes,
+    }  # fmt: skip
+    reached = f"step {facts['step']} of {config.train.steps}"
+    if held:
+        return Reading(run, Kind.RUNNING, reached, **facts)
+    # Archived results come without checkpoints; otherwise the last one holds the trained weights.
+    if not missing and saved in (None, config.train.steps):
+        return Reading(run, Kind.DONE, **facts)
+    if failure:
+        return Reading(run, Kind.FAILED, f"{failure} ({reached})", **facts)
+    return Reading(run, Kind.UNFINISHED, missing or reached, **facts)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a study or `smg train` is at work on the run, wherever the file system's locks reach."""
+    return locked(folder / CLAIM) or locked(folder / TRAINING)
+
+
+def locked(path: Path) -> bool:
+    """Whether a process holds an exclusive lock on a file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def progress(folder: Path) -> tuple[int, float | None]:
+    """The agent step of the newest line of metrics.jsonl, and the newest `seconds`; cheap, for polling."""
+    path = folder / "metrics.jsonl"
+    step, seconds = 0, None
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 20_000))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return 0, None
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(record, dict):
+            continue
+        step = max(step, record["step"]) if isinstance(record.get("step"), int) else step
+        if isinstance(record.get("seconds"), float | int):
+            return step, float(record["seconds"])
+    return step, seconds
+
+
+def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:
+    """Keys, other than the seed, whose values change what is learnt or measured; `auto` equals anything."""
+    left, right = _learning(one), _learning(other)
+    for key in dict.fromkeys((*left, *right)):
+        a, b = left.get(key), right.get(key)
+        if a != b and "auto" not in (a, b):
+            yield key, a, b
+
+
+# Where and how fast a run computes, not what; the folder of clips is compared by its hash in the provenance.
+_INDIFFERENT = (
+    "seed", "run.", "device", "compile", "amp", "channels_last", "data.", "eval.envs", "eval.processes",
+    "env.ahead", "replay.device", "optim.fused", "wandb.", "checkpoint.",
+)  # fmt: skip
+
+
+def _learning(config: Config) -> dict[str, Any]:
+    values = config.model_dump(mode="json")
+    return {key: value for key, value in flattened(values) if not key.startswith(_INDIFFERENT)}
+
+
+def _check_identity(run: PlannedRun, config: Config) -> None:
+    """Raise _Corrupt if the folder holds the run of another cell or seed, copied or moved here."""
+    for key in ("task", "agent", "seed"):
+        planned, found = getattr(run.config, key), getattr(config, key)
+        if planned != found:
+            raise _Corrupt(f"holds another run: its {key} is {found}, not {planned}")
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "provenance.json").read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _Corrupt(f"provenance.json cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise _Corrupt("provenance.json is not a JSON object")
+    return found
+
+
+def _episodes(folder: Path) -> list[Record]:
+    """The records of eval.jsonl, each checked.
+
+    Raises:
+        _Corrupt: a line is no evaluation episode, or an episode appears twice.
+    """
+    try:
+        records = read_json_lines(folder / "eval.jsonl")
+    except (OSError, ValueError, RecursionError) as error:
+        raise _Corrupt(f"eval.jsonl cannot be read ({error})") from error
+    seen = set()
+    for number, record in enumerate(records, 1):
+        step, shift, episode, value = (record.get(key) for key in ("step", "shift", "episode", "return"))
+        whole = all(isinstance(count, int) and not isinstance(count, bool) for count in (step, episode))
+        numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not (whole and numeric and isinstance(shift, str)):
+            raise _Corrupt(f"eval.jsonl, line {number}: not an evaluation episode with a finite return")
+        if (step, shift, episode) in seen:
+            raise _Corrupt(
+                f"eval.jsonl, line {number}: episode {episode} under {shift} at step {step} appears twice"
+            )
+        seen.add((step, shift, episode))
+    if any(one["step"] > other["step"] for one, other in itertools.pairwise(records)):
+        raise _Corrupt("eval.jsonl: steps go backwards")
+    return records
+
+
+def _lacking(config: Config, episodes: tuple[Record, ...]) -> str:
+    """What the final evaluation still lacks, in words; empty if nothing."""
+    if not episodes:
+        return "no evaluation yet"
+    step = episodes[-1]["step"]
+    if step != config.train.steps:
+        return f"last evaluated at step {step} of {config.train.steps}"
+    for shift in config.eval.shifts:
+        found = {
+            record["episode"] for record in episodes if record["step"] == step and record["shift"] == shift
+        }
+        if found != set(range(config.eval.episodes)):
+            return f"final evaluation has {len(found)} of {config.eval.episodes} episodes under {shift}"
+    return ""
+
+
+def _saved_step(folder: Path) -> int | None:
+    """The newest checkpoint's step; None for an archived run, which has no checkpoint folder."""
+    checkpoint = folder / "checkpoint"
+    if not checkpoint.is_dir():
+        return None
+    if not (checkpoint / LATEST).exists():
+        return 0
+    try:
+        return read_manifest(checkpoint / LATEST)["step"]
+    except CorruptFile:
+        return 0  # resuming takes up the checkpoint before
+
+
+def _last_failure(folder: Path) -> str:
+    """Why the last attempt ended, if it failed; see `attempt.Attempt`."""
+    try:
+        attempts = read_json_lines(folder / ATTEMPTS)
+        status = attempts[-1]["status"] if attempts else 0
+    except (OSError, ValueError, KeyError):
+        return ""
+    if status in (0, *STOPPED) or not isinstance(status, int):
+        return ""
+    return f"{status_text(status)}: {_last_words(folder)}"
+
+
+def status_text(status: int) -> str:
+    """A process's end in words."""
+    if status >= 0:
+        return f"exit status {status}"
+    known = {member.value for member in signal.Signals}
+    return f"killed by {signal.Signals(-status).name if -status in known else f'signal {-status}'}"
+
+
+def _last_words(folder: Path) -> str:
+    """The log's last line, where an error message stands."""
+    try:
+        text = (folder / LOG).read_bytes()[-4000:].decode("utf-8", "replace")
+    except OSError:
+        return "no log"
+    lines = [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+    return lines[-1][:300] if lines else "its log is empty"

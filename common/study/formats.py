@@ -1,0 +1,253 @@
+"""A study's table as Markdown, CSV and LaTeX."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from common.study.statistics import Interval
+from common.study.table import Aggregate, Average, Block, Cell, Row, Table, average_lead, lead
+
+MISSING = "missing"
+
+
+def markdown(table: Table) -> str:
+    """For people: per block our scores, the paper's, the difference, statistics; then what was left out."""
+    study = table.study
+    parts = [f"# {study.name}", legend(table), *table.notes]
+    for block in table.blocks:
+        head = ["", "", *study.columns, f"Δ {study.subject}"]
+        body = [[*row.labels, *_marked(row, "**{}**".format)] for row in body_rows(table, block)]
+        parts.append(f"## {block.title}\n\n" + _pipes(head, body))
+        statistics_head = ["", *STATISTICS, f"P({study.subject} better)"]
+        parts.append(
+            _pipes(statistics_head, [statistics_texts(item, block.digits) for item in block.aggregates])
+        )
+    if table.left_out:
+        lines = [
+            f"- {reading.run.name}: {reading.kind} ({_escaped(reading.detail)})" for reading in table.left_out
+        ]
+        parts.append("Left out:\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(table: Table) -> str:
+    """For papers: one booktabs table per block; needs \\usepackage{booktabs}."""
+    study = table.study
+    parts = [f"% {_one_line(legend(table))}", *(f"% {_one_line(note)}" for note in table.notes)]
+    for block in table.blocks:
+        columns = [*map(_tex, study.columns), _tex(f"Δ {study.subject}")]
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(study.name)}, {_tex(block.title)}: {_tex(legend(table))}}}",
+            rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}",
+            r"\toprule",
+            " & ".join(["", "", *columns]) + r" \\",
+            r"\midrule",
+        ]
+        for index, row in enumerate(body_rows(table, block)):
+            if row.labels[0] and index:
+                lines.append(r"\addlinespace")
+            escaped = replace(row, texts=tuple(map(_tex, row.texts)))
+            lines.append(
+                " & ".join([*map(_tex, row.labels), *_marked(escaped, r"\textbf{{{}}}".format)]) + r" \\"
+            )
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+CSV_HEAD = (
+    "task", "shift", "agent", "mean", "deviation", "seeds", "episodes_per_seed", "published_mean",
+    "published_deviation", "published_source", "difference_in_pooled_deviations", "state",
+)  # fmt: skip
+
+
+def comma_separated(table: Table) -> str:
+    """For programs: one line per cell, numbers in full; a cell without runs has state `missing`."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_HEAD)
+    for block in table.blocks:
+        for row in block.rows:
+            for column, cell in zip(table.study.columns, row.cells, strict=True):
+                writer.writerow((row.task, row.shift, column, *_csv_values(cell, len(table.study.seeds))))
+    return out.getvalue()
+
+
+def _csv_values(cell: Cell, seeds: int) -> tuple[object, ...]:
+    score = cell.published
+    paper = (score.mean, score.deviation, score.source) if score else (None, None, None)
+    ours = (cell.mean, cell.deviation, len(cell.scores), cell.episodes)
+    return (*ours, *paper, cell.difference, state(cell, seeds))
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "csv": comma_separated, "latex": latex}
+
+
+def legend(table: Table) -> str:
+    """What the numbers are, in one sentence."""
+    seeds, episodes = common_counts(table)
+    counts = (
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'} × {episodes} episodes" if seeds else "seeds × episodes"
+    )
+    text = (
+        f"Episode return, mean ± standard deviation over seed means of each run's last evaluation; {counts}"
+    )
+    return text + (" in every cell." if seeds else " in brackets.")
+
+
+def common_counts(table: Table) -> tuple[int, int]:
+    """Seeds, and episodes per seed, of every cell; zeros if cells differ or there is none."""
+    cells = [cell for block in table.blocks for row in block.rows for cell in row.cells if cell.scores]
+    counts = {(len(cell.scores), cell.episodes) for cell in cells}
+    return counts.pop() if len(counts) == 1 else (0, 0)
+
+
+@dataclass(frozen=True)
+class BodyRow:
+    """One printed line: texts by column and Δ at the end; `best` are the indexes of the highest means."""
+
+    labels: tuple[str, str]
+    texts: tuple[str, ...]
+    best: frozenset[int] = frozenset()
+
+
+def body_rows(table: Table, block: Block) -> list[BodyRow]:
+    """A block's lines: per row ours, then the paper's and the difference if there are any; averages last."""
+    subject = table.study.columns.index(table.study.subject)
+    counted = not common_counts(table)[0]
+    lines = []
+    for row in block.rows:
+        texts = [ours_text(cell, block.digits, counted) for cell in row.cells]
+        ahead = lead_text(lead(row, subject), block.digits)
+        highest = best([cell.mean for cell in row.cells])
+        lines.append(BodyRow((row.label, "ours"), (*texts, ahead), highest))
+        if any(cell.published for cell in row.cells):
+            lines += _published_rows(row)
+    if block.average is not None:
+        lines += _average_rows(block.average, block.digits, subject)
+    return lines
+
+
+def _published_rows(row: Row) -> list[BodyRow]:
+    lines = [BodyRow(("", "paper"), (*map(paper_text, row.cells), ""))]
+    if any(cell.difference is not None for cell in row.cells):
+        lines.append(BodyRow(("", "difference [sd]"), (*map(difference_text, row.cells), "")))
+    return lines
+
+
+def _average_rows(average: Average, digits: int, subject: int) -> list[BodyRow]:
+    texts = [MISSING if mean is None else number(mean, digits) for mean in average.ours]
+    ahead = lead_text(average_lead(average, subject), digits)
+    lines = [BodyRow((average.label, "ours"), (*texts, ahead), best(average.ours))]
+    if any(mean is not None for mean in average.published):
+        paper = ["" if mean is None else number(mean, digits) for mean in average.published]
+        lines.append(BodyRow(("", "paper"), (*paper, "")))
+    return lines
+
+
+def best(means: Sequence[float | None]) -> frozenset[int]:
+    """Indexes of the highest mean, if there is something to compare it with."""
+    known = [mean for mean in means if mean is not None]
+    return frozenset(i for i, mean in enumerate(means) if len(known) > 1 and mean == max(known))
+
+
+def ours_text(cell: Cell, digits: int, counted: bool) -> str:
+    """`812 ± 51`, with `(4×5)` for seeds × episodes if asked for; `missing` without a run."""
+    if cell.mean is None:
+        return MISSING
+    text = number(cell.mean, digits)
+    if cell.deviation is not None:
+        text += f" ± {number(cell.deviation, digits)}"
+    return f"{text} ({len(cell.scores)}×{cell.episodes})" if counted else text
+
+
+def paper_text(cell: Cell) -> str:
+    """The published score as printed; empty if there is none."""
+    score = cell.published
+    if score is None:
+        return ""
+    return f"{score.mean:g}" if score.deviation is None else f"{score.mean:g} ± {score.deviation:g}"
+
+
+def difference_text(cell: Cell) -> str:
+    """Ours minus the paper's in pooled standard deviations."""
+    return "" if cell.difference is None else f"{cell.difference:+.1f}".replace("-", "−")
+
+
+def lead_text(found: tuple[float, float | None] | None, digits: int) -> str:
+    """`+120 (+15%)`; empty where cells are missing."""
+    if found is None:
+        return ""
+    difference, percent = found
+    text = f"{difference:+.{digits}f}" + ("" if percent is None else f" ({percent:+.0f}%)")
+    return text.replace("-", "−")
+
+
+STATISTICS = ("IQM", "95% interval", "runs")
+
+
+def statistics_texts(item: Aggregate, digits: int) -> list[str]:
+    """Column, interquartile mean, its interval, runs and the probability that the subject beats it."""
+    if item.interquartile_mean is None:
+        return [item.column, MISSING, "", "", ""]
+    beaten = "" if item.beaten is None else f"{item.beaten:.2f}{_brackets(item.beaten_interval, 2, ' ')}"
+    interval = _brackets(item.interval, digits) or "needs 2 seeds"
+    return [item.column, number(item.interquartile_mean, digits), interval, str(item.runs), beaten]
+
+
+def state(cell: Cell, seeds: int) -> str:
+    """`complete`, `missing` or how many seeds there are."""
+    if not cell.scores:
+        return MISSING
+    return "complete" if len(cell.scores) == seeds else f"{len(cell.scores)} of {seeds} seeds"
+
+
+def number(value: float, digits: int) -> str:
+    """With a minus sign proper, and no minus zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def _brackets(interval: Interval | None, digits: int, before: str = "") -> str:
+    return (
+        "" if interval is None else f"{before}[{number(interval[0], digits)}, {number(interval[1], digits)}]"
+    )
+
+
+def _marked(row: BodyRow, mark: Callable[[str], str]) -> list[str]:
+    return [mark(text) if index in row.best else text for index, text in enumerate(row.texts)]
+
+
+def _pipes(head: list[str], body: list[list[str]]) -> str:
+    rows = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(map(_escaped_cell, cells)) + " |" for cells in rows)
+
+
+def _escaped_cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def _escaped(text: str) -> str:
+    return _one_line(text).replace("<", "&lt;")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "Δ": r"$\Delta$",
+}
+
+
+def _tex(text: str) -> str:
+    return re.sub(r"[\\~^×±−Δ#$%&_{}]", lambda found: _TEX.get(found[0], "\\" + found[0]), text)

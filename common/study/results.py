@@ -1,0 +1,133 @@
+"""The finished runs of a study, and whether they may stand in one table."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from common.envs.shifts import COLOR_SHIFTS, ROBOT_TASKS, VIDEO_SHIFTS
+from common.errors import UserError
+from common.study.definition import Study
+from common.study.folders import Kind, Reading, differences, read
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the folders of all runs of a study say, and what to know when reading their numbers."""
+
+    study: Study
+    readings: tuple[Reading, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def done(self) -> list[Reading]:
+        """The finished runs: only these enter tables."""
+        return [reading for reading in self.readings if reading.kind is Kind.DONE]
+
+    @property
+    def left_out(self) -> list[Reading]:
+        """Runs that have begun and are not finished, or are damaged."""
+        return [reading for reading in self.readings if reading.kind not in (Kind.DONE, Kind.MISSING)]
+
+    def of(self, task: str, column: str) -> list[Reading]:
+        """The finished runs of a cell, by seed."""
+        return [found for found in self.done if found.run.task == task and found.run.column == column]
+
+
+def collect(study: Study, mix: bool = False) -> Results:
+    """Read all run folders of a study.
+
+    Args:
+        study: the study.
+        mix: allow runs in one table whose numbers do not measure the same.
+
+    Raises:
+        UserError: finished runs differ in what their numbers mean, and `mix` was not asked for.
+    """
+    results = Results(study, tuple(map(read, study.runs)))
+    reasons = mixtures(results)
+    if reasons and not mix:
+        raise UserError(
+            f"{study.source}: these runs do not belong in one table: {'; '.join(reasons)}. "
+            "Leave some out with tasks=, agents= or seeds=, or put them together with --mix"
+        )
+    notes = [f"Runs that differ are mixed here: {reason}." for reason in reasons]
+    return Results(study, results.readings, (*_conditions_note(results), *notes, *_departures(results)))
+
+
+def conditions(reading: Reading, shifts: Iterable[str]) -> dict[str, str]:
+    """What must be the same in all runs of a table for their returns to be comparable."""
+    config = reading.config
+    assert config is not None
+    found = {
+        "preset": config.preset,
+        "episodes": f"{config.eval.episodes} per seed",
+        "model variant": config.env.model,
+    }
+    if config.task in ROBOT_TASKS:
+        return found
+    data = reading.provenance.get("data")
+    data = data if isinstance(data, dict) else {}
+    for shift in shifts:
+        if shift in (*VIDEO_SHIFTS, *COLOR_SHIFTS):
+            source = data.get(shift)
+            source = source if isinstance(source, dict) else {}
+            count = source.get("clips", source.get("presets", "unknown"))
+            kind = "clips" if shift in VIDEO_SHIFTS else "presets"
+            fingerprint = f", hash {source['hash']}" if source.get("hash") else ""
+            found[f"backgrounds of {shift}"] = f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
+    if any(shift in VIDEO_SHIFTS for shift in shifts):
+        clips = config.eval.clips
+        found["clips shown"] = "all" if clips is None else f"{clips[0]} to {clips[1]}"
+    return found
+
+
+def mixtures(results: Results) -> list[str]:
+    """Why the finished runs should not stand in one table, each in one clause."""
+    values: dict[str, dict[str, list[str]]] = {}
+    for reading in results.done:
+        for name, value in conditions(reading, results.study.shifts).items():
+            values.setdefault(name, {}).setdefault(value, []).append(reading.run.name)
+    reasons = []
+    for name, groups in values.items():
+        if len(groups) > 1:
+            parts = [f"{value} in {len(runs)} runs such as {runs[0]}" for value, runs in groups.items()]
+            reasons.append(f"{name}: {', but '.join(parts)}")
+    if reasons:
+        return reasons
+    for task in results.study.tasks:
+        for column in results.study.columns:
+            runs = results.of(task, column)
+            for other in runs[1:]:
+                assert runs[0].config is not None and other.config is not None
+                for key, one, two in differences(runs[0].config, other.config):
+                    reasons.append(f"{key}: {one} in {runs[0].run.name}, but {two} in {other.run.name}")
+    return reasons
+
+
+def _conditions_note(results: Results) -> list[str]:
+    """The conditions that all runs share, in one sentence."""
+    values: dict[str, set[str]] = {}
+    for reading in results.done:
+        for name, value in conditions(reading, results.study.shifts).items():
+            values.setdefault(name, set()).add(value)
+    shared = [f"{name} {next(iter(found))}" for name, found in values.items() if len(found) == 1]
+    notes = [f"All runs: {'; '.join(shared)}."] if shared else []
+    if any(reading.run.task in ROBOT_TASKS for reading in results.done):
+        notes.append(
+            "Robotic tasks: task, reward and looks are the published ones, arm and meshes are not; "
+            "raw returns are not directly comparable."
+        )
+    return notes
+
+
+def _departures(results: Results) -> list[str]:
+    """Where runs were made with other settings than the study gives now."""
+    found: dict[str, set[str]] = {}
+    for reading in results.done:
+        assert reading.config is not None
+        for key, planned, actual in differences(reading.run.config, reading.config):
+            found.setdefault(key, set()).add(f"{actual} instead of {planned}")
+    if not found:
+        return []
+    shown = [f"{key} ({', '.join(sorted(values)[:2])})" for key, values in found.items()]
+    more = f" and {len(shown) - 6} more keys" if len(shown) > 6 else ""
+    return [f"Not as the study is written: {', '.join(shown[:6])}{more}."]

@@ -1,0 +1,129 @@
+"""Statistics over few seeds, as defined in Agarwal et al., "Deep reinforcement learning at the edge of the
+statistical precipice" (NeurIPS 2021).
+
+A *stratum* holds the scores of one task, one per run; strata may differ in size. Intervals are 95% percentile
+intervals of the stratified bootstrap: runs are drawn with replacement within each task. They need two runs in
+every stratum and are None otherwise.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Strata = Sequence[ArrayLike]
+Interval = tuple[float, float]
+
+RESAMPLES = 10_000
+SEED = 0
+"""Of the resampling, so that a table is the same however often it is made."""
+
+
+def interquartile_mean(scores: ArrayLike) -> Floats:
+    """Mean of the middle half along the last axis: a quarter of the scores, rounded down, is cut each end."""
+    ordered = np.sort(np.asarray(scores, np.float64), axis=-1)
+    cut = ordered.shape[-1] // 4
+    return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
+
+
+def aggregate(strata: Strata) -> tuple[float, Interval | None]:
+    """Interquartile mean over all runs of all tasks, and its interval."""
+    arrays = _arrays(strata)
+    point = float(interquartile_mean(np.concatenate(arrays)))
+    return point, _interval(lambda drawn: interquartile_mean(np.concatenate(drawn, axis=-1)), arrays)
+
+
+def probability_of_improvement(ours: Strata, others: Strata) -> tuple[float, Interval | None]:
+    """Probability that a run of ours beats one of the others on the same task, averaged over tasks.
+
+    Within a task it is the Mann-Whitney statistic: the share of pairs that ours wins, a tie counting half.
+
+    Args:
+        ours: scores by task.
+        others: scores by task, in the same order.
+    """
+    left, right = _arrays(ours), _arrays(others)
+    if len(left) != len(right):
+        raise ValueError(f"{len(left)} tasks on one side, {len(right)} on the other")
+
+    def statistic(drawn: list[Floats]) -> Floats:
+        pairs = zip(drawn[: len(left)], drawn[len(left) :], strict=True)
+        return np.mean([_share_won(x, y) for x, y in pairs], axis=0)
+
+    return float(statistic([*left, *right])), _interval(statistic, [*left, *right])
+
+
+def performance_profile(strata: Strata, thresholds: ArrayLike) -> tuple[Floats, tuple[Floats, Floats] | None]:
+    """Share of runs that score above each threshold, averaged over tasks, and its pointwise interval.
+
+    Returns:
+        The profile (T,), and the lower and upper ends of its interval, (T,) each.
+    """
+    arrays, limits = _arrays(strata), np.asarray(thresholds, np.float64)
+
+    def statistic(drawn: list[Floats]) -> Floats:
+        return np.mean([(scores[..., None] > limits).mean(axis=-2) for scores in drawn], axis=0)
+
+    return statistic(arrays), _ends(statistic, arrays, resamples=2_000)
+
+
+def mean_interval(curves: ArrayLike) -> tuple[Floats, Floats] | None:
+    """Pointwise interval of the mean of curves (seeds, points), drawing whole seeds; None for one curve."""
+    curves = np.asarray(curves, np.float64)
+    if len(curves) < 2:
+        return None
+    drawn = np.random.default_rng(SEED).integers(len(curves), size=(2_000, len(curves)))
+    low, high = np.percentile(curves[drawn].mean(axis=1), [2.5, 97.5], axis=0)
+    return low, high
+
+
+def standard_deviation(scores: Sequence[float]) -> float | None:
+    """Sample standard deviation (n - 1); None for fewer than two scores."""
+    return float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+
+
+def difference_in_pooled_deviations(
+    scores: Sequence[float], mean: float, deviation: float, count: int
+) -> float | None:
+    """How far our mean lies above another of which only mean, deviation and count are known.
+
+    The unit is the pooled standard deviation sqrt(((n - 1) s² + (m - 1) t²) / (n + m - 2)); with one score of
+    ours it is the other's alone. None if that is zero.
+    """
+    own = standard_deviation(scores) or 0.0
+    freedom = len(scores) - 1 + count - 1
+    if freedom < 1:
+        return None
+    pooled = math.sqrt(((len(scores) - 1) * own**2 + (count - 1) * deviation**2) / freedom)
+    return (float(np.mean(scores)) - mean) / pooled if pooled > 0 else None
+
+
+def _arrays(strata: Strata) -> list[Floats]:
+    arrays = [np.asarray(scores, np.float64) for scores in strata]
+    if not arrays or any(array.ndim != 1 or array.size == 0 for array in arrays):
+        raise ValueError("every task needs at least one score")
+    return arrays
+
+
+def _share_won(ours: Floats, others: Floats) -> Floats:
+    """Share of pairs along the last axes in which ours is larger, ties counting half."""
+    difference = ours[..., :, None] - others[..., None, :]  # (..., n, m)
+    return ((difference > 0) + 0.5 * (difference == 0)).mean(axis=(-2, -1))
+
+
+def _interval(statistic: Callable[[list[Floats]], Floats], arrays: list[Floats]) -> Interval | None:
+    ends = _ends(statistic, arrays, RESAMPLES)
+    return None if ends is None else (float(ends[0]), float(ends[1]))
+
+
+def _ends(
+    statistic: Callable[[list[Floats]], Floats], arrays: list[Floats], resamples: int
+) -> tuple[Floats, Floats] | None:
+    if any(array.size < 2 for array in arrays):
+        return None
+    generator = np.random.default_rng(SEED)
+    drawn = [array[generator.integers(array.size, size=(resamples, array.size))] for array in arrays]
+    low, high = np.percentile(statistic(drawn), [2.5, 97.5], axis=0)
+    return low, high

@@ -186,7 +186,7 @@ def _add_study_run(actions: Commands) -> None:
         "run",
         "do the runs that are not done, then print the table and write it and the report beside them",
         "smg study run smg_video_hard",
-        "smg study run smg_video_hard preset=smoke tasks=[walker_walk] agents=[drq,smg] seeds=[0,1] folder=small",
+        "smg study run smg_video_hard preset=laptop tasks=[walker_stand] agents=[drq,smg] seeds=[0]",
         "smg study run my_study.yaml --engine ray --address head:6379 resources.gpus=0.5",
         "smg study run sgqn_table1 --shard 3/16",
     )
@@ -202,7 +202,7 @@ def _add_study_run(actions: Commands) -> None:
         metavar="HOST:PORT",
         help="Ray cluster to use, or auto for this machine's; by default one is started here",
     )
-    parser.add_argument("--shard", metavar="I/N", help="only every N-th run from the I-th on, I from 0 to N-1")
+    parser.add_argument("--shard", metavar="I/N", help="only every N-th run, from the I-th on (0 to N-1)")
     parser.add_argument(
         "--retries", metavar="N", type=int, default=2, help="times that a failed run is tried again (2)"
     )
@@ -224,7 +224,12 @@ def _study_run(arguments: argparse.Namespace) -> int:
 
 
 def _add_study_status(actions: Commands) -> None:
-    parser = _command(actions, "status", "print which runs are done, running, failed or missing")
+    parser = _command(
+        actions,
+        "status",
+        "print which runs are done, running, failed or missing",
+        "smg study status smg_video_hard",
+    )
     _add_study_selection(parser)
     parser.set_defaults(run=_study_status)
 
@@ -259,7 +264,10 @@ def _study_table(arguments: argparse.Namespace) -> int:
 
 def _add_study_report(actions: Commands) -> None:
     parser = _command(
-        actions, "report", "write one HTML page: tables, learning curves, profiles, pictures, all runs"
+        actions,
+        "report",
+        "write one HTML page: tables, learning curves, profiles, pictures, all runs",
+        "smg study report smg_video_hard --output video_hard.html",
     )
     _add_study_selection(parser)
     _add_study_output(parser)
@@ -279,7 +287,7 @@ def _add_study_selection(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         nargs="*",
         default=[],
-        help="tasks, agents, seeds, shifts, preset or folder of the study, or any key of configs/default.yaml",
+        help="tasks, agents, seeds, shifts, preset, folder of the study, or any key of configs/default.yaml",
     )
 
 

@@ -67,7 +67,9 @@ def build_agent(config: Config, action_size: int, images: OverlayBank) -> Any:
     torch.manual_seed(config.seed)
     agent = agent_class(config.agent)(config, action_size, images.draw, config.device)
     if config.losses.keys() != set(agent.LOSSES):
-        raise UserError(f"agent {config.agent} computes {', '.join(agent.LOSSES)}; losses: must weigh exactly these")
+        raise UserError(
+            f"agent {config.agent} computes {', '.join(agent.LOSSES)}; losses: must weigh exactly these"
+        )
     return agent
 
 

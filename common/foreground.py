@@ -27,7 +27,9 @@ def foreground_share(config: Config, steps: int = STEPS) -> Share:
         env.reset()
         shares = []
         for _ in range(steps):
-            _, _, terminated, truncated, _ = env.step(random.uniform(-1, 1, env.action_space.shape).astype(np.float32))
+            _, _, terminated, truncated, _ = env.step(
+                random.uniform(-1, 1, env.action_space.shape).astype(np.float32)
+            )
             shares.append(env.segmentation().mean())
             if terminated or truncated:
                 env.reset()

@@ -25,7 +25,12 @@ def squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Ten
 
 
 def soft_target(
-    reward: Tensor, not_done: Tensor, discount: float, next_q: tuple[Tensor, Tensor], alpha: Tensor, log_pi: Tensor
+    reward: Tensor,
+    not_done: Tensor,
+    discount: float,
+    next_q: tuple[Tensor, Tensor],
+    alpha: Tensor,
+    log_pi: Tensor,
 ) -> Tensor:
     """y = r + γ·(1 − done)·(min(Q₁', Q₂') − α·log π'), the soft Bellman target (SAC eq. 3 and 8).
 

@@ -161,7 +161,9 @@ class FrameDecoder(nn.Module):
     one `Decoder`, shared by the frames, turns each into an image.
     """
 
-    def __init__(self, latent: int, frames: int, filters: Sequence[int], channels: int, image_size: int) -> None:
+    def __init__(
+        self, latent: int, frames: int, filters: Sequence[int], channels: int, image_size: int
+    ) -> None:
         super().__init__()
         self.head = nn.Linear(latent, frames * latent)
         self.decoder = Decoder(latent, filters, channels, image_size)
@@ -195,13 +197,13 @@ def place(module: ModuleT, device: torch.device, channels_last: bool, bf16: bool
 
 class _GuidedReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, inputs: Tensor) -> Tensor:  # noqa: ANN001
+    def forward(ctx, inputs: Tensor) -> Tensor:
         outputs = inputs.clamp_min(0)
         ctx.save_for_backward(outputs)
         return outputs
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:  # noqa: ANN001
+    def backward(ctx, gradient: Tensor) -> Tensor:
         (outputs,) = ctx.saved_tensors
         return gradient.clamp_min(0) * (outputs > 0)
 

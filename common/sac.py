@@ -7,7 +7,7 @@ Hyper-parameters: see configs/default.yaml and the papers cited there.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,14 +18,11 @@ from torch import Tensor, nn
 
 from common import losses
 from common.attribution import guided_gradient
-from common.augment import build_augmentation, shift
+from common.augment import ImageSource, build_augmentation, shift
 from common.config import Config
 from common.networks import MLP, Activation, ModuleT, Projection, Trunk, initialise, place
 from common.programs import Inputs, Metrics, Programs
 from common.replay import Batch
-
-ImageSource = Callable[[int], Tensor]
-"""n → (n, 3, H, W) overlay images, values 0–255, on the training device."""
 
 ACT_ROWS = 16
 """Observations that the policy's head sees at a time; fewer are padded."""
@@ -107,7 +104,11 @@ class SAC:
     """Whether the agent takes rendered frames that are larger than `env.image_size`."""
 
     def __init__(
-        self, config: Config, action_size: int, images: ImageSource | None = None, device: str | torch.device = "cpu"
+        self,
+        config: Config,
+        action_size: int,
+        images: ImageSource,
+        device: str | torch.device = "cpu",
     ) -> None:
         self.config = config
         self.weights = config.losses
@@ -120,13 +121,21 @@ class SAC:
         )
         self.actor = self.add(
             Actor(
-                self.critic.trunk.output_size, network.latent, network.hidden, action_size, tuple(network.log_std)
+                self.critic.trunk.output_size,
+                network.latent,
+                network.hidden,
+                action_size,
+                network.log_std,
             ),
             initialise_weights=True,
         )
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(config.sac.temperature, device=self.device).log())
-        self.networks: dict[str, nn.Module] = {"critic": self.critic, "actor": self.actor, "target": self.target}
+        self.networks: dict[str, nn.Module] = {
+            "critic": self.critic,
+            "actor": self.actor,
+            "target": self.target,
+        }
         self.optimizers = {
             "critic": self.adam("critic", self.critic.parameters()),
             "actor": self.adam("actor", self.actor.parameters()),
@@ -212,7 +221,12 @@ class SAC:
         action, log_pi = losses.squashed_gaussian(mean, log_std, inputs["noise_next"])
         next_q = self.target(inputs["next_obs"], action)
         return losses.soft_target(
-            inputs["reward"], inputs["not_done"], self.config.sac.discount, next_q, self.log_alpha.exp(), log_pi
+            inputs["reward"],
+            inputs["not_done"],
+            self.config.sac.discount,
+            next_q,
+            self.log_alpha.exp(),
+            log_pi,
         )
 
     def update_actor(self, inputs: Inputs) -> Metrics:
@@ -301,12 +315,12 @@ class SAC:
         """Put a new network on the device; optionally redraw its weights with `initialise`."""
         if initialise_weights:
             initialise(module)
-        return place(module, self.device, self.config.channels_last, self.config.amp == "bf16")
+        return place(module, self.device, self.config.channels_last is True, self.config.amp == "bf16")
 
     def adam(self, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
         """Adam with the rates of `optim.<name>`."""
         settings = getattr(self.config.optim, name)
-        fused = self.config.optim.fused
+        fused = self.config.optim.fused is True
         return torch.optim.Adam(
             parameters,
             lr=settings.lr,
@@ -316,7 +330,7 @@ class SAC:
             capturable=self.device.type == "cuda",
         )
 
-    def build_augmentation(self):  # noqa: ANN201
+    def build_augmentation(self):
         """τ from the configuration, or None."""
         return build_augmentation(self.config.augmentation, self.images)
 
@@ -369,9 +383,10 @@ def values(q: tuple[Tensor, Tensor], target: Tensor) -> Metrics:
 
 @torch.no_grad()
 def follow(target: nn.Module, source: nn.Module, rate: float) -> None:
-    """Exponential moving average: each parameter moves the share `rate` of the way to its source."""
-    theirs = tuple(source.parameters())
-    torch._foreach_lerp_(tuple(target.parameters()), theirs, rate)  # pyright: ignore[reportPrivateImportUsage]
+    """Exponential moving average: each parameter moves the share `rate` of the way to its source's."""
+    followers: list[Tensor] = list(target.parameters())
+    leaders: list[Tensor] = list(source.parameters())
+    torch._foreach_lerp_(followers, leaders, rate)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def pad(rows: Tensor, count: int) -> Tensor:

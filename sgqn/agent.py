@@ -9,11 +9,12 @@ from torch import Tensor
 
 from common import losses as sac_losses
 from common.attribution import frame_attribution, guided_gradient
+from common.augment import ImageSource
 from common.config import Config, Positive, Section, Share
 from common.networks import Decoder
 from common.programs import Inputs, Metrics
 from common.replay import Batch
-from common.sac import SAC, ImageSource, Plan, report, values
+from common.sac import SAC, Plan, report, values
 from sgqn import losses
 
 
@@ -43,7 +44,7 @@ class SGQN(SAC):
         self,
         config: Config,
         action_size: int,
-        images: ImageSource | None = None,
+        images: ImageSource,
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(config, action_size, images, device)
@@ -120,7 +121,12 @@ class SGQN(SAC):
         return self.predictor(torch.cat([self.critic.encode(obs), action], 1))
 
     def explain(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
-        """SAC's, and `saliency` (N, F, H, W) bool, `salient` the masked observation, `predicted` (N, 3F, H, W)."""
+        """SAC's, and the saliency that SGQN learns with.
+
+        Returns:
+            saliency (N, F, H, W) bool; salient, the masked observation, and predicted, the predicted mask's
+            probabilities, (N, 3F, H, W).
+        """
         explanation = super().explain(obs, action)
         mask = losses.saliency_mask(frame_attribution(explanation["attribution"]), self.settings.quantile)
         with torch.no_grad():

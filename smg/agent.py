@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from common import losses as sac_losses
-from common.augment import build_augmentation, compose
+from common.augment import ImageSource, build_augmentation, compose
 from common.config import Config, Count, Positive, Probability, Section, Share
 from common.frames import apart, stacked
 from common.networks import MLP
 from common.programs import Inputs, Metrics
 from common.replay import Batch
-from common.sac import SAC, ImageSource, Plan, report, values
+from common.sac import SAC, Plan, report, values
 from smg import losses
 from smg.networks import BackgroundDecoder, BackgroundEncoder, Foreground, ForegroundDecoder
+
 
 class Settings(Section):
     """The `smg:` section; configs/default.yaml documents its keys."""
@@ -57,7 +58,7 @@ class SMG(SAC):
         self,
         config: Config,
         action_size: int,
-        images: ImageSource | None = None,
+        images: ImageSource,
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(config, action_size, images, device)
@@ -95,7 +96,7 @@ class SMG(SAC):
             attribution=self.mixture and self.coin.random() < self.settings.attribution_probability,
         )
 
-    def build_augmentation(self):  # noqa: ANN201
+    def build_augmentation(self):
         """τ's overlay half for `mixture`; any other augmentation is τ as it stands."""
         self.mixture = self.config.augmentation == "mixture"
         return build_augmentation("overlay" if self.mixture else self.config.augmentation, self.images)
@@ -164,7 +165,9 @@ class SMG(SAC):
         if self.active("reconstruction") or plan.mask_ratio or self.active("foreground_consistency"):
             decoded = [name for name in ("obs", "augmented") if name in latent]
             image, mask = self.foreground.images(torch.cat([latent[name] for name in decoded]))
-            foreground = dict(zip(decoded, map(Foreground, image.split(len(obs)), mask.split(len(obs))), strict=True))
+            foreground = dict(
+                zip(decoded, map(Foreground, image.split(len(obs)), mask.split(len(obs))), strict=True)
+            )
             plain = foreground["obs"]
             diagnostics["models/mask_mean"] = plain.mask.detach().mean()
             if plan.mask_ratio:
@@ -184,7 +187,7 @@ class SMG(SAC):
             images = self.background.images(torch.cat(list(latent.values()))).split(len(obs))
             painted = dict(zip(backgrounds, images, strict=True))
         if self.active("reconstruction"):
-            reconstructed = losses.reconstruct(*plain, painted["obs"])
+            reconstructed = losses.reconstruct(plain.image, plain.mask, painted["obs"])
             terms["reconstruction"] = losses.reconstruction(reconstructed, apart(obs))
         if self.active("background"):
             terms["background"] = losses.background(painted["composed"], inputs["backdrop"])

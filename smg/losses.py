@@ -44,7 +44,7 @@ def empowerment(predicted_action: Tensor, action: Tensor) -> Tensor:
 
 
 def foreground_consistency(augmented: Tensor, plain: Tensor) -> Tensor:
-    """Mean of |Attrib(τ(o)) − sg Attrib(o)|: augmentation does not change what is attended to (poster eq. 4)."""
+    """Mean of |Attrib(τ(o)) − sg Attrib(o)|: τ does not change what is attended to (poster eq. 4)."""
     return F.l1_loss(augmented, plain.detach())
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wandb.proto import wandb_internal_pb2
+from wandb.proto import wandb_internal_pb2  # pyright: ignore
 
 from common.config import Config, load
 from common.metrics import read_json_lines
@@ -17,7 +17,12 @@ WALL_CLOCK = ("seconds", "time/")
 
 def smoke(folder: Path, agent: str = "sac", *overrides: str, task: str = "walker_walk") -> Config:
     """A configuration of seconds that trains into `folder`, without W&B unless asked."""
-    return load(agent, task, "smoke", overrides=[f"run.dir={json.dumps(str(folder))}", "wandb.mode=disabled", *overrides])
+    return load(
+        agent,
+        task,
+        "smoke",
+        overrides=[f"run.dir={json.dumps(str(folder))}", "wandb.mode=disabled", *overrides],
+    )
 
 
 def run(folder: Path, agent: str = "sac", *overrides: str, task: str = "walker_walk") -> Path:
@@ -43,16 +48,18 @@ def wandb_history(file: Path) -> list[dict[str, float]]:
     """The metrics that an offline W&B file holds, a dict per logged row."""
     history = []
     for data in _leveldb_records(file.read_bytes()[7:]):
-        record = wandb_internal_pb2.Record()
+        record = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
             items = record.history.item
-            history.append({item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items})
+            history.append(
+                {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
+            )
     return history
 
 
 def _leveldb_records(log: bytes, header: int = 7) -> Iterator[bytes]:
-    """Records of a LevelDB log whose file header was cut off: 32 kB blocks of (checksum, length, kind, data)."""
+    """Records of a LevelDB log without its file header: 32 kB blocks of (checksum, length, kind, data)."""
     record, position = b"", 0
     while position + 7 <= len(log):
         left_in_block = 32768 - (position + header) % 32768

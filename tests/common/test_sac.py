@@ -49,7 +49,9 @@ def test_a_time_limit_bootstraps_and_a_terminal_does_not(stored):
 
 def test_actions_do_not_depend_on_the_batch_they_are_chosen_in(stored):
     agent = released.agent("sac", stored)
-    obs = torch.randint(0, 256, (37, 9, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    obs = torch.randint(
+        0, 256, (37, 9, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     together = agent.act(obs, sample=False)
     alone = torch.cat([agent.act(single[None], sample=False) for single in obs])
     assert torch.equal(together, alone)

@@ -1,4 +1,5 @@
 from collections import Counter
+from typing import ClassVar
 
 import pytest
 import torch
@@ -15,25 +16,23 @@ QUICK = ("train.steps=45", "eval.every=45", "eval.shifts=[train]", "checkpoint.e
 class CountingSMG(SMG):
     """SMG whose updates are counted by kind instead of computed."""
 
-    counts: Counter = Counter()
+    counts: ClassVar[Counter[str]] = Counter()
 
     def update(self, batch, step):
         plan = self.plan(step)
-        kinds = ("critic", *(name for name in ("actor", "targets", "models", "mask_ratio") if getattr(plan, name)))
-        if not plan.models:
-            kinds = tuple(kind for kind in kinds if kind != "mask_ratio")
-        self.counts.update(kinds)
+        done = {"critic": True, "actor": plan.actor, "targets": plan.targets, "models": plan.models}
+        done["mask_ratio"] = plan.models and plan.mask_ratio
+        self.counts.update(name for name, happens in done.items() if happens)
         return {"loss/bellman": torch.zeros(())}
 
 
 def test_a_run_of_1300_steps_makes_the_updates_that_the_schedule_implies(tmp_path, monkeypatch):
     CountingSMG.counts.clear()
     monkeypatch.setattr("common.build.agent_class", lambda _: CountingSMG)
-    schedule = ("train.steps=1300", "train.random_steps=1000", "train.burst_updates=1000", "eval.every=1300")
-    runs.run(
-        tmp_path / "run", "smg", *schedule, "eval.shifts=[train]", "smg.mask_ratio_from_step=1001", "env.image_size=24",
-        "network.strides=[2]", "checkpoint.every=1h",
-    )  # fmt: skip
+    schedule = ["train.steps=1300", "train.random_steps=1000", "train.burst_updates=1000"]
+    schedule += ["smg.mask_ratio_from_step=1001", "eval.every=1300", "checkpoint.every=1h"]
+    small = ["env.image_size=24", "network.strides=[2]", "eval.shifts=[train]"]
+    runs.run(tmp_path / "run", "smg", *schedule, *small)
     # Steps 0–999: none. Step 1,000: 1,000 updates of every kind. Steps 1,001–1,299: 299, of which the
     # 149 at even steps run everything, and only they see mask_ratio.
     assert CountingSMG.counts == {

@@ -11,7 +11,9 @@ import torch
 from common.envs.shifts import SHIFTS
 from tests import runs
 
-pytestmark = pytest.mark.skipif("SMG_DATA" not in os.environ, reason="needs the benchmark's clips in $SMG_DATA")
+pytestmark = pytest.mark.skipif(
+    "SMG_DATA" not in os.environ, reason="needs the benchmark's clips in $SMG_DATA"
+)
 
 
 def smg(*arguments, **options):
@@ -23,7 +25,16 @@ def smg(*arguments, **options):
 @pytest.mark.parametrize("agent", ["sac", "sgqn", "smg"])
 def test_train_and_evaluate_under_five_shifts(agent, tmp_path):
     folder = tmp_path / "a run"
-    trained = smg("train", "--agent", agent, "--task", "walker_walk", "--preset", "smoke", f"run.dir={json.dumps(str(folder))}")
+    trained = smg(
+        "train",
+        "--agent",
+        agent,
+        "--task",
+        "walker_walk",
+        "--preset",
+        "smoke",
+        f"run.dir={json.dumps(str(folder))}",
+    )
     assert trained.returncode == 0, trained.stderr
     assert "Traceback" not in trained.stderr
     for shift in SHIFTS:

@@ -1,0 +1,163 @@
+"""The same updates written without any care for speed, as the yardstick of the fast ones.
+
+float32, NCHW, one forward pass per use of a network, images upsampled before they are convolved,
+attributions before and after the critic's step on every step. The fixtures of the released
+implementations hold for these agents as they do for the project's own (tests/benchmarks/test_plain.py).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common import losses as sac_losses
+from common.attribution import frame_attribution, guided_gradient
+from common.augment import compose
+from common.frames import apart
+from common.networks import Decoder, FrameDecoder
+from common.programs import Inputs, Metrics
+from common.sac import SAC, Plan
+from sgqn import losses as sgqn_losses
+from sgqn.agent import SGQN, SGQNPlan
+from smg import losses as smg_losses
+from smg.agent import SMG, SMGPlan
+
+SWITCHES = ("amp=off", "channels_last=false", "compile=eager", "tf32=false", "optim.fused=false")
+"""Overrides that a plain agent is configured with."""
+
+
+class PlainSAC(SAC):
+    """SAC whose actor update encodes the observation once for the policy and once for the critic."""
+
+    def actor_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
+        mean, log_std = self.actor(self.critic.trunk(inputs["obs"]).detach())
+        action, log_pi = sac_losses.squashed_gaussian(mean, log_std, inputs["noise_obs"])
+        latent = self.critic.projection(self.critic.trunk(inputs["obs"]).detach())
+        alpha = self.log_alpha.exp()
+        return {
+            "policy": sac_losses.policy(alpha, log_pi, self.critic.heads(latent, action)),
+            "temperature": sac_losses.temperature(alpha, log_pi, -self.action_size),
+        }, {}
+
+
+class PlainSGQN(SGQN):
+    """SGQN with three masks and two attributions on every step, each by sorting whole frames."""
+
+    actor_losses = PlainSAC.actor_losses
+
+    def step(self, inputs: Inputs, plan: SGQNPlan) -> Metrics:
+        metrics = self.update_critic(inputs)
+        self.attribution_after = self.attribution(inputs)
+        self.mask(self.attribution_after)
+        if plan.actor:
+            metrics |= self.update_actor(inputs)
+        if plan.targets:
+            self.update_targets()
+        if plan.auxiliary:
+            metrics |= self.update_saliency(inputs)
+        return metrics
+
+    def critic_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
+        target = self.target_q(inputs)
+        obs, action = inputs["obs"], inputs["action"]
+        salient = sgqn_losses.masked(obs.float(), self.mask(self.attribution(inputs)), inputs["fill"])
+        q = self.critic(obs, action)
+        return {
+            "bellman": sac_losses.bellman(q, target),
+            "consistency": sgqn_losses.consistency(q, self.critic(salient, action)),
+        }, {}
+
+    def update_saliency(self, inputs: Inputs) -> Metrics:
+        logits = plain_decode(
+            self.predictor, torch.cat([self.critic.encode(inputs["augmented"]), inputs["action"]], 1)
+        )
+        loss = sgqn_losses.self_supervised(logits, self.mask(self.attribution_after))
+        self.minimise(self.weighted({"self_supervised": loss}), "auxiliary")
+        return {}
+
+    def attribution(self, inputs: Inputs) -> Tensor:
+        """Guided backpropagation to each frame, (B, F, H, W)."""
+        return frame_attribution(guided_gradient(self.critic, inputs["obs"], inputs["action"]))
+
+    def mask(self, attribution: Tensor) -> Tensor:
+        """The saliency mask by `torch.quantile`."""
+        threshold = torch.quantile(attribution.flatten(2), self.settings.quantile, dim=2)
+        return attribution >= threshold[..., None, None]
+
+
+class PlainSMG(SMG):
+    """SMG that encodes and decodes anew for every term, and composes τ_attrib(o) on every step."""
+
+    actor_losses = PlainSAC.actor_losses
+
+    def step(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
+        with torch.no_grad():
+            mask = self.paint(inputs["obs"])[1]
+            composed = compose(inputs["obs"].float(), mask.squeeze(2), inputs["backdrop"])
+        inputs = inputs | {"composed": composed}
+        if plan.attribution:
+            inputs = inputs | {"augmented": composed}
+        return self.update_in_order(inputs, plan)
+
+    def update_in_order(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
+        """Critic, actor, targets, models."""
+        metrics = SAC.step(self, inputs, plan)
+        if plan.models:
+            metrics |= self.update_models(inputs, plan)
+        return metrics
+
+    def critic_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
+        target = self.target_q(inputs)
+        q = self.critic(inputs["obs"], inputs["action"])
+        q_augmented = self.critic(inputs["augmented"], inputs["action"])
+        return {
+            "bellman": sac_losses.bellman(q, target),
+            "q_consistency": smg_losses.q_consistency(q_augmented, q),
+        }, {}
+
+    def model_losses(self, inputs: Inputs, plan: SMGPlan) -> tuple[dict[str, Tensor], Metrics]:
+        obs, action = inputs["obs"].float(), inputs["action"]
+        terms = {}
+        latents = torch.cat([self.critic.encode(obs), self.critic.encode(inputs["next_obs"])], 1)
+        terms["empowerment"] = smg_losses.empowerment(self.inverse_dynamics(latents), action)
+        reconstructed = smg_losses.reconstruct(*self.paint(obs), self.paint_background(obs))
+        terms["reconstruction"] = smg_losses.reconstruction(reconstructed, apart(obs))
+        if plan.mask_ratio:
+            terms["mask_ratio"] = smg_losses.mask_ratio(self.paint(obs)[1], self.settings.rho)
+        painted = self.paint_background(inputs["composed"])
+        terms["background"] = smg_losses.background(painted, inputs["backdrop"])
+        terms["foreground_consistency"] = smg_losses.foreground_consistency(
+            smg_losses.attribution(*self.paint(inputs["augmented"])), smg_losses.attribution(*self.paint(obs))
+        )
+        return terms, {}
+
+    def paint(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """o⁺ (B, F, 3, H, W) and M (B, F, 1, H, W)."""
+        channels = plain_frames(self.foreground, self.critic.encode(obs)).sigmoid()
+        return 255 * channels[:, :, :3], channels[:, :, 3:]
+
+    def paint_background(self, obs: Tensor) -> Tensor:
+        """o⁻ (B, F, 3, H, W)."""
+        return 255 * plain_frames(self.background, self.background_encoder(obs)).sigmoid()
+
+
+def plain_frames(model: FrameDecoder, latent: Tensor) -> Tensor:
+    """A frame decoder's output, (B, F, channels, H, W)."""
+    frames = F.relu(model.head(latent)).view(-1, model.latent)
+    return plain_decode(model.decoder, frames).unflatten(0, (len(latent), -1))
+
+
+def plain_decode(decoder: Decoder, latent: Tensor) -> Tensor:
+    """A decoder's output with every upsampled image built."""
+    image = F.relu(decoder.linear(latent)).unflatten(1, decoder.shape)
+    image = F.relu(F.interpolate(decoder.conv0(image), scale_factor=2, mode="nearest"))
+    image = F.relu(F.interpolate(decoder.conv1(image), scale_factor=2, mode="nearest"))
+    return decoder.conv2(image)
+
+
+PLAIN: dict[str, type[SAC]] = {"sac": PlainSAC, "sgqn": PlainSGQN, "smg": PlainSMG}
+PLANS: dict[str, tuple[Plan, Plan]] = {
+    "sac": (Plan(False, False), Plan(True, True)),
+    "sgqn": (SGQNPlan(False, False, False), SGQNPlan(True, True, True)),
+    "smg": (SMGPlan(False, False, False, True, False), SMGPlan(True, True, True, True, False)),
+}
+"""A critic-only and a full step of each agent."""

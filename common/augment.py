@@ -242,21 +242,30 @@ class Augmentation:
 
         Transforms that add without clamping, such as Kornia's RandomGaussianNoise, may leave the range.
         """
-        frames = rearrange(obs, "b (f c) h w -> f b c h w", c=3)
+        if not self.transforms:
+            return obs.float()
         # Coordinates and pixels need more than the 8 bits of a bfloat16.
         with torch.autocast(obs.device.type, enabled=False):
-            # Frame by frame: parameters are drawn for a batch of samples, and some are indices into it.
-            augmented = torch.stack([self._transform(frame.float() / 255, draws) * 255 for frame in frames])
-        return rearrange(augmented, "f b c h w -> b (f c) h w")
+            stack = obs.float() / 255
+            for index, transform in enumerate(self.transforms):
+                prefix = f"{index}."
+                params = {
+                    name.removeprefix(prefix): value
+                    for name, value in draws.items()
+                    if name.startswith(prefix)
+                }
+                stack = _transform(transform, stack, params)
+            return stack * 255
 
-    def _transform(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
-        for index, transform in enumerate(self.transforms):
-            prefix = f"{index}."
-            params = {
-                name.removeprefix(prefix): value for name, value in draws.items() if name.startswith(prefix)
-            }
-            images = transform(images, params=params)
-        return images
+
+def _transform(transform: AugmentationBase2D, stack: Tensor, params: dict[str, Tensor]) -> Tensor:
+    """One transform of every frame, (B, 3 * frames, H, W) in [0, 1], with the same parameters."""
+    if isinstance(transform, tuple(OWN.values())) and transform.p == transform.p_batch == 1:
+        # These take whole stacks. Kornia's wrapper costs more than their arithmetic, three times over.
+        return transform.apply_transform(stack, params, transform.flags)
+    # Frame by frame: parameters are drawn for a batch of samples, and some are indices into it.
+    frames = [transform(frame, params=params) for frame in rearrange(stack, "b (f c) h w -> f b c h w", c=3)]
+    return rearrange(frames, "f b c h w -> b (f c) h w")
 
 
 OWN: dict[str, type[AugmentationBase2D]] = {

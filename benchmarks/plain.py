@@ -19,7 +19,7 @@ from common.sac import SAC, Plan
 from sgqn import losses as sgqn_losses
 from sgqn.agent import SGQN, SGQNPlan
 from smg import losses as smg_losses
-from smg.agent import SMG, SMGPlan
+from smg.agent import SMG, SMGPlan, Views
 
 SWITCHES = ("amp=off", "channels_last=false", "compile=eager", "tf32=false", "optim.fused=false")
 """Overrides that a plain agent is configured with."""
@@ -114,7 +114,11 @@ class PlainSMG(SMG):
             "q_consistency": smg_losses.q_consistency(q_augmented, q),
         }, {}
 
-    def model_losses(self, inputs: Inputs, plan: SMGPlan) -> tuple[dict[str, Tensor], Metrics]:
+    def see(self, inputs: Inputs) -> Views:
+        """Nothing: every term paints what it needs."""
+        return Views({}, {}, {})
+
+    def model_losses(self, views: Views, inputs: Inputs, plan: SMGPlan) -> dict[str, Tensor]:
         obs, action = inputs["obs"].float(), inputs["action"]
         terms = {}
         latents = torch.cat([self.critic.encode(obs), self.critic.encode(inputs["next_obs"])], 1)
@@ -128,7 +132,7 @@ class PlainSMG(SMG):
         terms["foreground_consistency"] = smg_losses.foreground_consistency(
             smg_losses.attribution(*self.paint(inputs["augmented"])), smg_losses.attribution(*self.paint(obs))
         )
-        return terms, {}
+        return terms
 
     def paint(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """o⁺ (B, F, 3, H, W) and M (B, F, 1, H, W)."""

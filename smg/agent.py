@@ -39,6 +39,17 @@ class SMGPlan(Plan):
     attribution: bool
 
 
+@dataclass(frozen=True)
+class Views:
+    """What the models make of a batch, by the name of the view: obs, next_obs, augmented or composed."""
+
+    latent: dict[str, Tensor]
+    """z⁺ (B, latent)."""
+    foreground: dict[str, Foreground]
+    background: dict[str, Tensor]
+    """o⁻ (B, F, 3, H, W)."""
+
+
 class SMG(SAC):
     """SAC on the foreground encoder of two image models that split an observation by a mask."""
 
@@ -87,12 +98,12 @@ class SMG(SAC):
 
     def plan(self, step: int) -> SMGPlan:
         base = super().plan(step)
-        mask_ratio = self.active("mask_ratio") and step >= self.settings.mask_ratio_from_step
+        models = step % self.settings.auxiliary_every == 0
         return SMGPlan(
             base.actor,
             base.targets,
-            models=step % self.settings.auxiliary_every == 0,
-            mask_ratio=mask_ratio,
+            models=models,
+            mask_ratio=models and self.active("mask_ratio") and step >= self.settings.mask_ratio_from_step,
             attribution=self.mixture and self.coin.random() < self.settings.attribution_probability,
         )
 
@@ -137,61 +148,59 @@ class SMG(SAC):
 
     def update_models(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
         """One step on the weighted sum of the image and action terms, encoders included."""
-        terms, diagnostics = self.model_losses(inputs, plan)
-        if not terms:
-            return {}
-        norm = self.minimise(self.weighted(terms), "auxiliary", self.config.optim.auxiliary.clip)
-        if norm is not None:
-            diagnostics["models/gradient_norm"] = norm
-        return report(terms) | diagnostics
+        views = self.see(inputs)
+        terms = self.model_losses(views, inputs, plan)
+        metrics = report(terms)
+        if views.foreground:
+            metrics["models/mask_mean"] = views.foreground["obs"].mask.detach().mean()
+        if terms:
+            norm = self.minimise(self.weighted(terms), "auxiliary", self.config.optim.auxiliary.clip)
+            if norm is not None:
+                metrics["models/gradient_norm"] = norm
+        return metrics
 
-    def model_losses(self, inputs: Inputs, plan: SMGPlan) -> tuple[dict[str, Tensor], Metrics]:
-        """The separated models' terms, each computed only if it has a weight."""
-        obs = inputs["obs"].float()
-        terms, diagnostics = {}, {}
+    def see(self, inputs: Inputs) -> Views:
+        """Everything that the active terms read, each network run once on all views it is asked for."""
+        reconstruction, background = self.active("reconstruction"), self.active("background")
+        consistency = self.active("foreground_consistency")
 
-        # f⁺ encodes in one batch all that the active terms ask of it.
-        views = {"obs": inputs["obs"]}
-        if self.active("empowerment"):
-            views["next_obs"] = inputs["next_obs"]
-        if self.active("foreground_consistency"):
-            views["augmented"] = inputs["augmented"]
-        latent = encode_together(self.critic.encode, views)  # z⁺
+        asked = ["obs"] + ["next_obs"] * self.active("empowerment") + ["augmented"] * consistency
+        latents = apply_together(self.critic.encode, {name: inputs[name] for name in asked})  # z⁺
+        painted = ["obs"] * (reconstruction or consistency or self.active("mask_ratio"))
+        painted += ["augmented"] * consistency
+        foreground = {}
+        if painted:
+            batch = len(inputs["obs"])
+            image, mask = self.foreground.images(torch.cat([latents[name] for name in painted]))
+            pairs = map(Foreground, image.split(batch), mask.split(batch))
+            foreground = dict(zip(painted, pairs, strict=True))
 
-        if self.active("empowerment"):
-            predicted = self.inverse_dynamics(torch.cat([latent["obs"], latent["next_obs"]], 1))
-            terms["empowerment"] = losses.empowerment(predicted, inputs["action"])
-
-        if self.active("reconstruction") or plan.mask_ratio or self.active("foreground_consistency"):
-            decoded = [name for name in ("obs", "augmented") if name in latent]
-            image, mask = self.foreground.images(torch.cat([latent[name] for name in decoded]))
-            foreground = dict(
-                zip(decoded, map(Foreground, image.split(len(obs)), mask.split(len(obs))), strict=True)
+        asked = ["obs"] * reconstruction + ["composed"] * background
+        backgrounds = {}
+        if asked:
+            encode, paint = self.background_encoder, self.background.images
+            backgrounds = apply_together(
+                lambda *views: paint(encode(*views)), {name: inputs[name] for name in asked}
             )
-            plain = foreground["obs"]
-            diagnostics["models/mask_mean"] = plain.mask.detach().mean()
-            if plan.mask_ratio:
-                terms["mask_ratio"] = losses.mask_ratio(plain.mask, self.settings.rho)
-            if self.active("foreground_consistency"):
-                terms["foreground_consistency"] = losses.foreground_consistency(
-                    losses.attribution(*foreground["augmented"]), losses.attribution(*plain)
-                )
+        return Views(latents, foreground, backgrounds)
 
-        backgrounds = {}  # what g⁻ paints
+    def model_losses(self, views: Views, inputs: Inputs, plan: SMGPlan) -> dict[str, Tensor]:
+        """The separated models' terms, each computed only if it has a weight."""
+        terms = {}
         if self.active("reconstruction"):
-            backgrounds["obs"] = inputs["obs"]
+            reconstructed = losses.reconstruct(*views.foreground["obs"], views.background["obs"])
+            terms["reconstruction"] = losses.reconstruction(reconstructed, apart(inputs["obs"].float()))
+        if plan.mask_ratio:
+            terms["mask_ratio"] = losses.mask_ratio(views.foreground["obs"].mask, self.settings.rho)
         if self.active("background"):
-            backgrounds["composed"] = inputs["composed"]
-        if backgrounds:
-            latent = encode_together(self.background_encoder, backgrounds)  # z⁻
-            images = self.background.images(torch.cat(list(latent.values()))).split(len(obs))
-            painted = dict(zip(backgrounds, images, strict=True))
-        if self.active("reconstruction"):
-            reconstructed = losses.reconstruct(plain.image, plain.mask, painted["obs"])
-            terms["reconstruction"] = losses.reconstruction(reconstructed, apart(obs))
-        if self.active("background"):
-            terms["background"] = losses.background(painted["composed"], inputs["backdrop"])
-        return terms, diagnostics
+            terms["background"] = losses.background(views.background["composed"], inputs["backdrop"])
+        if self.active("empowerment"):
+            ends = torch.cat([views.latent["obs"], views.latent["next_obs"]], 1)
+            terms["empowerment"] = losses.empowerment(self.inverse_dynamics(ends), inputs["action"])
+        if self.active("foreground_consistency"):
+            plain, augmented = (losses.attribution(*views.foreground[name]) for name in ("obs", "augmented"))
+            terms["foreground_consistency"] = losses.foreground_consistency(augmented, plain)
+        return terms
 
     @torch.no_grad()
     def compose(self, obs: Tensor, backdrop: Tensor) -> Tensor:
@@ -226,7 +235,7 @@ class SMG(SAC):
         self.coin.setstate((version, tuple(words), gauss))
 
 
-def encode_together(encoder: Callable[..., Tensor], views: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Encode several views of a batch in one pass: name → latent (B, latent)."""
-    latents = encoder(*views.values())
-    return dict(zip(views, latents.chunk(len(views)), strict=True))
+def apply_together(network: Callable[..., Tensor], views: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Run a network on several views of a batch in one pass: name → its rows of the output."""
+    outputs = network(*views.values())
+    return dict(zip(views, outputs.chunk(len(views)), strict=True))

@@ -42,6 +42,10 @@ def views(agent, values, drawn):
     return values | {"composed": composed} | ({"augmented": composed} if drawn == "attribution" else {})
 
 
+def model_losses(agent, values, plan):
+    return agent.model_losses(agent.see(values), values, plan)
+
+
 def test_mask_and_views_are_those_of_the_released_code(stored):
     agent = build(stored)
     values = views(agent, inputs(stored), "attribution")
@@ -71,7 +75,7 @@ def test_critic_losses_and_gradients(stored, drawn):
 @pytest.mark.parametrize("drawn", ["overlay", "attribution"])
 def test_model_losses(stored, drawn):
     agent = build(stored)
-    terms, _ = agent.model_losses(views(agent, inputs(stored), drawn), FULL)
+    terms = model_losses(agent, views(agent, inputs(stored), drawn), FULL)
     assert set(terms) == set(MODEL_TERMS)
     for term, loss in terms.items():
         name = f"{term}_{drawn}" if term == "foreground_consistency" else term
@@ -87,7 +91,7 @@ def test_model_gradients(stored, drawn, monkeypatch):
         network.double()
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     values = {name: value.double() for name, value in inputs(stored).items()}
-    terms, _ = agent.model_losses(views(agent, values, drawn), FULL)
+    terms = model_losses(agent, views(agent, values, drawn), FULL)
     for term, loss in terms.items():
         name = f"{term}_{drawn}" if term == "foreground_consistency" else term
         # The fixtures' own float32 sums of 84,672 signed terms are 4e-4 to 6e-4 off the exact ones.
@@ -112,10 +116,10 @@ def test_step_moves_every_parameter_as_the_released_code_does(stored, case):
 @pytest.mark.parametrize("term", MODEL_TERMS)
 def test_a_model_term_without_weight_is_not_computed_and_changes_nothing_else(stored, term):
     agent = build(stored)
-    full, _ = agent.model_losses(views(agent, inputs(stored), "overlay"), FULL)
+    full = model_losses(agent, views(agent, inputs(stored), "overlay"), FULL)
     ablated_agent = build(stored, f"losses.{term}=0")
     plan = SMGPlan(True, True, models=True, mask_ratio=term != "mask_ratio", attribution=False)
-    ablated, _ = ablated_agent.model_losses(views(ablated_agent, inputs(stored), "overlay"), plan)
+    ablated = model_losses(ablated_agent, views(ablated_agent, inputs(stored), "overlay"), plan)
     assert set(ablated) == set(full) - {term}
     for name, loss in ablated.items():
         torch.testing.assert_close(loss, full[name], rtol=1e-5, atol=0)

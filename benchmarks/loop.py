@@ -1,0 +1,95 @@
+"""Agent steps per second of real training, split into what they are spent on.
+
+    python -m benchmarks.loop --agent sac --preset paper --steps 200
+
+Runs the trainer itself on real frames, past its start-up, without evaluation. The overhead is all the time of
+a step that is not its update.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine, write_json
+from common import gl
+from common.build import build
+from common.config import load
+from common.console import Console
+from common.hardware import apply_switches, concrete
+from common.run_folder import RunFolder, provenance
+from common.signals import Signals
+from common.train import Clock, Trainer
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--agent", default="sac")
+    parser.add_argument("--preset", default="laptop")
+    parser.add_argument("--steps", type=int, default=200, help="agent steps that are timed")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("overrides", nargs="*", help="key=value")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = measure(arguments, Path(folder) / "run")
+    print("\n".join(f"{name}: {value}" for name, value in report["machine"].items()))
+    print(f"{report['agent']}, {report['preset']}: {report['steps_per_second']:.2f} agent steps/s")
+    for name, milliseconds in report["milliseconds"].items():
+        print(f"  {name:<8} {milliseconds:8.2f} ms per step")
+    print(f"  overhead {report['overhead_ms']:8.2f} ms per step beyond the update")
+    if arguments.json:
+        write_json(report, arguments.json)
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Train past the start-up, then time whole steps."""
+    warm_up = 32
+    fixed = [
+        "wandb.mode=disabled",
+        "checkpoint.every=24h",
+        "eval.every=1000000000",
+        f"train.steps={10**6}",
+        f"train.random_steps={max(warm_up, 130)}",
+        "train.burst_updates=1",
+        "replay.capacity=10000",
+        f"run.dir={folder}",
+    ]
+    config = concrete(
+        load(arguments.agent, "walker_walk", arguments.preset, overrides=[*fixed, *arguments.overrides])
+    )
+    renderer = gl.select_backend()
+    apply_switches(config)
+    parts = build(config)
+    try:
+        with RunFolder.create(config, provenance(), 0) as run_folder, Signals() as signals:
+            trainer = Trainer(config, run_folder, parts, Console(), signals)
+            trainer.restore()
+            while trainer.step < config.train.random_steps + warm_up:
+                trainer.advance()
+            trainer.clock = Clock()
+            for _ in range(arguments.steps):
+                trainer.advance()
+            total, spent = trainer.clock.total(), dict(trainer.clock.spent)
+            trainer.metrics.close()
+            trainer.evaluation_log.close()
+            trainer.mirror.finish()
+    finally:
+        parts.close()
+    per_step = {name: 1000 * seconds / arguments.steps for name, seconds in spent.items()}
+    return {
+        "machine": machine(("torch", "mujoco", "dm_control")) | {"renderer": renderer.name},
+        "agent": config.agent,
+        "preset": config.preset,
+        "ahead": config.env.ahead,
+        "batch": config.train.batch,
+        "steps_per_second": arguments.steps / total,
+        "milliseconds": per_step,
+        "overhead_ms": 1000 * total / arguments.steps - per_step["update"],
+    }
+
+
+if __name__ == "__main__":
+    main()

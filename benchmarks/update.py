@@ -44,10 +44,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value for the fast path")
     arguments = parser.parse_args()
 
-    report: dict[str, Any] = {
-        "machine": machine(("torch",)) | {"threads": torch.get_num_threads()},
-        "agents": {},
-    }
+    found = machine(("torch",)) | {"threads": torch.get_num_threads()}
+    report: dict[str, Any] = {"machine": found, "agents": {}}
     for name, value in report["machine"].items():
         print(f"{name}: {value}")
     plain_sac: dict[int, float] = {}
@@ -71,7 +69,7 @@ def main() -> None:
         row["times_plain_sac"] = row["fast"]["seconds"] / plain_sac[batch]
         report["agents"][name] = row
         print(
-            f"{name:>6}, batch {batch}: plain {row['plain']['seconds']:.4f} s, fast {row['fast']['seconds']:.4f} s"
+            f"{name:>6}, {batch}: plain {row['plain']['seconds']:.4f} s, fast {row['fast']['seconds']:.4f} s"
             f" ({row['fast_over_plain']:.2f}x faster; {row['times_plain_sac']:.2f} x a plain SAC update;"
             f" {row['fast']['gflop']:.1f} of {row['plain']['gflop']:.1f} GFLOP)"
         )
@@ -120,11 +118,13 @@ def measure(agent: Any, config: Config, repeats: int) -> dict[str, float]:
             agent.step(agent.prepare(batch, plan := agent.plan(FIRST_STEP)), plan)
             agent.step(agent.prepare(batch, plan := agent.plan(FIRST_STEP + 1)), plan)
     steps = 2 if config.device == "cpu" else 100
-    for repeat in range(repeats):
-        first = FIRST_STEP + 4 + repeat * steps
-        seconds.append(
-            timed(lambda: [agent.update(batch, step) for step in range(first, first + steps)], config)
-        )
+    first = FIRST_STEP + 4
+
+    def schedule() -> None:
+        for step in range(first, first + steps):
+            agent.update(batch, step)
+
+    seconds = [timed(schedule, config) for _ in range(repeats)]
     return {"seconds": statistics.median(seconds) / steps, "gflop": counter.get_total_flops() / 2e9}
 
 

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_train, _add_eval, _add_config, _add_study, _add_doctor):
+    for add in (_add_train, _add_eval, _add_explain, _add_config, _add_study, _add_doctor):
         add(commands)
     return parser
 
@@ -145,6 +145,35 @@ def _eval(arguments: argparse.Namespace) -> int:
     from common.evaluate import evaluate_run
 
     return evaluate_run(config, folder)
+
+
+def _add_explain(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "explain",
+        "draw what a run's agent sees under visual shifts, as RUN_DIR/sheet.png",
+        "smg explain runs/walker_walk/smg/seed0",
+        "smg explain runs/walker_walk/smg/seed0 --shifts train,video_hard",
+    )
+    parser.add_argument("run_folder", metavar="RUN_DIR", help="folder of a run")
+    parser.add_argument(
+        "--shifts", help="comma-separated visual shifts, or all; by default the run's eval.shifts"
+    )
+    _add_overrides(parser)
+    _add_allow_code(parser)
+    parser.set_defaults(run=_explain)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from common.config import load_run_config
+
+    folder = Path(arguments.run_folder)
+    overrides = [] if arguments.shifts is None else [f"eval.shifts=[{arguments.shifts}]"]
+    config = load_run_config(folder, [*overrides, *arguments.overrides], arguments.allow_code)
+    from common.explain.sheet import write_sheet
+
+    print(write_sheet(config, folder))
+    return 0
 
 
 def _add_config(commands: Commands) -> None:

@@ -20,7 +20,7 @@ def test_the_page_trains_what_it_builds(tmp_path):
     (tmp_path / "one_sided.yaml").write_text(block("yaml"), encoding="utf-8")
     command = block("bash").split()
     assert command[0] == "smg"
-    quick = "train.steps=24 eval.every=24 eval.shifts=[train] wandb.mode=disabled run.dir=run".split()
+    quick = ["train.steps=24", "eval.every=24", "eval.shifts=[train]", "wandb.mode=disabled", "run.dir=run"]
     trained = subprocess.run(
         [sys.executable, "-m", "common.cli", *command[1:], "--preset", "smoke", *quick],
         cwd=tmp_path,

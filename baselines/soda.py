@@ -94,7 +94,7 @@ class SODA(RAD):
     def update_encoder(self, inputs: Inputs) -> Metrics:
         """One step of trunk, projection and predictor; then the slow copies follow."""
         terms = self.auxiliary_losses(inputs)
-        self.minimise(self.weighted(terms), "auxiliary", self.config.optim.auxiliary.clip)
+        self.minimise(self.weighted(terms), "auxiliary", clip=self.config.optim.auxiliary.clip)
         self.update_slow_copies()
         return report(terms)
 

@@ -17,6 +17,7 @@ class ExplainableCritic(Protocol):
         ...
 
 
+@torch.compiler.disable  # a backward pass inside a compiled forward one is more than every PyTorch can trace
 def guided_gradient(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:
     """Guided backpropagation of Q₁(obs, action) to the pixels, the map M(Q, s, a) of SGQN section 4.1.
 

@@ -1,4 +1,4 @@
-"""Runs an agent's update as eager code, through torch.compile, or as captured CUDA graphs."""
+"""Runs an agent's update as it stands or as captured CUDA graphs."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -21,7 +21,8 @@ class Programs:
 
     Args:
         step: the update; may change parameters and optimiser state in place.
-        mode: "eager", "default" (torch.compile) or "graphs" (CUDA only).
+        mode: "graphs" (CUDA only) captures; "eager" and "default" call the step, in which the agent may
+            have compiled parts.
         state: returns every tensor that `step` changes in place; capture runs the step for warm-up and
             puts these back, so that capturing costs no update.
 
@@ -39,7 +40,7 @@ class Programs:
         if mode == "graphs" and device.type != "cuda":
             raise UserError(f"compile=graphs needs a CUDA device, not {device}: use compile=default or eager")
         self.mode = mode
-        self.step = torch.compile(step, dynamic=False) if mode == "default" else step
+        self.step = step
         self.state = state
         self.graphs: dict[Hashable, _Graph] = {}
 

@@ -100,6 +100,8 @@ class SAC:
     LOSSES: ClassVar[tuple[str, ...]] = ("bellman",)
     SECTION: ClassVar[str | None] = None
     Settings: ClassVar[type[BaseModel] | None] = None
+    COMPILED: ClassVar[tuple[str, ...]] = ("critic_losses", "actor_losses", "target_q")
+    """Methods that `compile: default` hands to torch.compile; one backward pass follows each."""
     CROPS: ClassVar[bool] = False
     """Whether the agent takes rendered frames that are larger than `env.image_size`."""
 
@@ -142,6 +144,9 @@ class SAC:
             "temperature": self.adam("temperature", [self.log_alpha]),
         }
         self.augmentation = self.build_augmentation()
+        if config.compile == "default":
+            for name in self.COMPILED:
+                setattr(self, name, torch.compile(getattr(self, name), dynamic=False))
         self.programs = Programs(self.step, config.compile, self.device, self.state_tensors)
 
     # Acting
@@ -230,10 +235,9 @@ class SAC:
         )
 
     def update_actor(self, inputs: Inputs) -> Metrics:
-        """Move the actor, then the temperature."""
+        """Move actor and temperature by one backward pass: neither loss reaches the other's parameters."""
         terms, diagnostics = self.actor_losses(inputs)
-        self.minimise(terms["policy"], "actor")
-        self.minimise(terms["temperature"], "temperature")
+        self.minimise(terms["policy"] + terms["temperature"], "actor", "temperature")
         return report(terms) | diagnostics
 
     def actor_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
@@ -354,20 +358,21 @@ class SAC:
         """The sum of the terms, each times its weight in `losses:`."""
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
-    def minimise(self, loss: Tensor, name: str, clip: float | None = None) -> Tensor | None:
-        """One optimiser step on exactly that optimiser's parameters; no other parameter gets a gradient.
+    def minimise(self, loss: Tensor, *names: str, clip: float | None = None) -> Tensor | None:
+        """One step of the named optimisers on exactly their parameters; no other parameter gets a gradient.
 
         Returns the gradient norm before clipping when `clip` is given.
         """
-        optimizer = self.optimizers[name]
-        parameters = optimizer.param_groups[0]["params"]
+        optimizers = [self.optimizers[name] for name in names]
+        parameters = [parameter for each in optimizers for parameter in each.param_groups[0]["params"]]
         # Unused: with a loss term off, the networks only it needs stay as they are.
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         norm = None if clip is None else nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return norm
 
 

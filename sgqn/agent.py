@@ -37,6 +37,7 @@ class SGQN(SAC):
     """SAC whose critic must value the salient pixels alone as it values the whole, and predict them."""
 
     LOSSES = ("bellman", "consistency", "self_supervised")
+    COMPILED = (*SAC.COMPILED, "predict_saliency")
     SECTION = "sgqn"
     Settings = Settings
 
@@ -108,7 +109,7 @@ class SGQN(SAC):
                 self.predict_saliency(inputs["augmented"], inputs["action"]), mask
             )
         }
-        self.minimise(self.weighted(terms), "auxiliary", self.config.optim.auxiliary.clip)
+        self.minimise(self.weighted(terms), "auxiliary", clip=self.config.optim.auxiliary.clip)
         return report(terms)
 
     def saliency(self, obs: Tensor, action: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ class SMG(SAC):
         "empowerment",
         "foreground_consistency",
     )
+    COMPILED = (*SAC.COMPILED, "compose", "see", "model_losses")
     SECTION = "smg"
     Settings = Settings
 
@@ -154,7 +155,7 @@ class SMG(SAC):
         if views.foreground:
             metrics["models/mask_mean"] = views.foreground["obs"].mask.detach().mean()
         if terms:
-            norm = self.minimise(self.weighted(terms), "auxiliary", self.config.optim.auxiliary.clip)
+            norm = self.minimise(self.weighted(terms), "auxiliary", clip=self.config.optim.auxiliary.clip)
             if norm is not None:
                 metrics["models/gradient_norm"] = norm
         return metrics

@@ -1,0 +1,54 @@
+"""The yardstick of the benchmarks is the released implementations' computation, written plainly."""
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.plain import PLAIN, SWITCHES, PlainSAC
+from common.config import load
+from common.hardware import concrete
+from tests import released
+from tests.common import test_sac
+from tests.sgqn import test_sgqn
+from tests.smg import test_smg
+
+PAGES = {"sac": test_sac, "sgqn": test_sgqn, "smg": test_smg}
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [(name, case) for name, page in PAGES.items() for case in page.CASES]
+)
+def test_plain_steps_move_every_parameter_as_the_released_code_does(name, case, monkeypatch):
+    monkeypatch.setattr(released, "agent_class", PLAIN.__getitem__)
+    stored, page = released.numbers(name), PAGES[name]
+    agent = page.build(stored) if hasattr(page, "build") else released.agent(name, stored)
+    assert type(agent) is PLAIN[name]
+    before = released.snapshot(agent)
+    agent.step(page.inputs(stored), page.CASES[case])
+    released.assert_step(agent, before, stored, case)
+
+
+def test_flops_of_a_plain_sac_update_are_those_counted_by_hand():
+    batch, actions, latent, hidden = 2, 6, 50, 64
+    sizes = ["train.batch=2", "network.latent=50", "network.hidden=64", "device=cpu"]
+    config = concrete(load("sac", "walker_walk", "paper", overrides=[*sizes, *SWITCHES]))
+    agent = PlainSAC(config, actions, lambda count: None)
+    from benchmarks.update import random_batch
+
+    with FlopCounterMode(display=False) as counter:
+        sample = random_batch(config)
+        plan = agent.plan(2000)
+        agent.step(agent.prepare(sample, plan), plan)
+
+    sides = [41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21]
+    first, rest = 2 * 41 * 41 * 32 * 9 * 9, [2 * side * side * 32 * 32 * 9 for side in sides[1:]]
+    trunk = first + sum(rest)
+    features = 32 * 21 * 21
+    project = 2 * features * latent
+    heads = 2 * 2 * ((latent + actions) * hidden + hidden * hidden + hidden)
+    policy = 2 * (latent * hidden + hidden * hidden + hidden * 2 * actions)
+    # A backward pass costs twice its forward pass, less the gradient of inputs that need none: pixels for the
+    # first convolution, detached features for the actor's projection.
+    target = trunk + project + policy + trunk + project + heads
+    critic = 3 * (trunk + project + heads) - first
+    actor = 2 * trunk + project + (3 * project - project) + 3 * policy + 2 * heads
+    assert counter.get_total_flops() == batch * (target + critic + actor)

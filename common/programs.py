@@ -71,7 +71,9 @@ class _Graph:
             _restore(state(), before)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # The overlay bank's thread may allocate meanwhile, which concerns this capture no more than it does
+        # the updates.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             metrics = step(self.inputs)
             self.names = list(metrics)
             self.values = torch.stack([value.float() for value in metrics.values()])

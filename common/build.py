@@ -1,5 +1,6 @@
 """Makes the parts of a run from its configuration."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +31,10 @@ class Parts:
         self.evaluator.close()
 
 
-def build(config: Config) -> Parts:
+def build(config: Config, announce: Callable[[str], None] = lambda _: None) -> Parts:
     """Environments, agent, replay and overlay bank of a configuration without any `auto`.
+
+    `announce` gets the replay's size before it is allocated.
 
     Raises:
         UserError: data, memory or names do not allow the run.
@@ -40,6 +43,8 @@ def build(config: Config) -> Parts:
     env = TrainingEnv(env_arguments(config) | {"shift": "train", "seed": config.seed}, config.env.ahead == 1)
     try:
         storage = replay_storage(config, env.action_size)
+        size = replay_size(config, env.action_size) / 1e9
+        announce(f"replay: {config.replay.capacity:,} transitions take {size:.2f} GB on {storage}")
         images = build_images(config)
         return Parts(
             env=env,

@@ -417,7 +417,7 @@ def train(config: Config, resume: Path | None = None) -> int:
             console.say(f"{name}: procedural images, as no folder is set (see README, Data)")
     try:
         with (
-            closing(build(config)) as parts,
+            closing(build(config, console.say)) as parts,
             open_folder(config, resume, parts, renderer, data) as folder,
             Signals() as signals,
         ):

@@ -17,7 +17,6 @@ class ExplainableCritic(Protocol):
         ...
 
 
-@torch.compiler.disable  # a backward pass inside a compiled forward one is more than every PyTorch can trace
 def guided_gradient(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:
     """Guided backpropagation of Q₁(obs, action) to the pixels, the map M(Q, s, a) of SGQN section 4.1.
 
@@ -28,6 +27,11 @@ def guided_gradient(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> T
     Returns:
         (B, C, H, W), without gradient. No parameter receives a gradient.
     """
+    return _backpropagate(critic, obs, action)  # pyright: ignore[reportCallIssue]
+
+
+@torch.compiler.disable  # a backward pass inside a compiled forward one is more than every PyTorch can trace
+def _backpropagate(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:
     pixels = obs.detach().float().requires_grad_()
     with torch.enable_grad():
         q = critic.first_q(pixels, action.detach(), guided_relu)

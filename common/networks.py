@@ -192,7 +192,8 @@ def place(module: ModuleT, device: torch.device, channels_last: bool, bf16: bool
     for part in module.modules():
         if isinstance(part, (Trunk, Decoder)):
             part.bf16 = bf16
-    return module.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+    layout = torch.channels_last if channels_last else torch.preserve_format
+    return module.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
 
 
 class _GuidedReLU(torch.autograd.Function):

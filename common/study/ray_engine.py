@@ -36,7 +36,7 @@ class RayEngine:
 
     def __init__(self, address: str | None, resources: Resources) -> None:
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports] - an extra
         except ImportError as error:
             raise UserError("--engine ray needs Ray: pip install 'smg-sgqn[cluster]'") from error
         # Nothing about a study leaves the cluster.

@@ -18,7 +18,8 @@ FULL, CRITIC_ONLY = 2000, 2001
 
 
 def build(name, *overrides):
-    config = concrete(load(name, "walker_walk", "smoke", overrides=["amp=off", "env.image_size=24", *overrides]))
+    small = ["amp=off", "env.image_size=24", *overrides]
+    config = concrete(load(name, "walker_walk", "smoke", overrides=small))
     torch.manual_seed(0)
     return agent_class(name)(config, 3, lambda count: torch.rand(count, 3, 24, 24) * 255)
 

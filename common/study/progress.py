@@ -24,10 +24,12 @@ class Progress:
     """
 
     def __init__(self, name: str, runs: Iterable[PlannedRun]) -> None:
+        self._name = name
         self._runs = tuple(runs)
+        self._total = sum(run.config.train.steps for run in self._runs)
         self._interactive = sys.stderr.isatty()
         self._bar: tqdm[Any] = tqdm(
-            total=sum(run.config.train.steps for run in self._runs),
+            total=self._total,
             desc=name,
             bar_format="{desc}: {percentage:5.1f}%|{bar:20}| {postfix}",
             dynamic_ncols=True,
@@ -45,7 +47,7 @@ class Progress:
         if not (self._interactive or due):
             return
         steps = {run: progress(run.folder) for run in self._runs}
-        total = sum(min(step, run.config.train.steps) for run, (step, _) in steps.items())
+        done = sum(min(step, run.config.train.steps) for run, (step, _) in steps.items())
         left = time_left(steps, slots)
         at = ", ".join(
             f"{run.name} {steps[run][0]}/{run.config.train.steps}"
@@ -53,12 +55,12 @@ class Progress:
         )
         text = f"{at}, {duration(left)} left" if left is not None else f"{at}, time left unknown"
         self._bar.set_postfix_str(text, refresh=False)
-        self._bar.n = total
+        self._bar.n = done
         self._bar.refresh()
         if due:
             self._reported = time.monotonic()
             if not self._interactive:
-                self.say(f"{self._bar.desc}: {100 * total / (self._bar.total or 1):.1f}%, {text}")
+                self.say(f"{self._name}: {100 * done / self._total:.1f}%, {text}")
 
     def close(self) -> None:
         """Leave the bar as it stands."""

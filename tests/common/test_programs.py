@@ -66,7 +66,7 @@ def test_an_update_never_waits_for_the_device(name, step):
 def test_shapes_of_the_inputs_depend_on_the_plan_alone(name):
     agent = build(name)
     shapes = {}
-    for step in range(FULL, FULL + 40):
+    for step in range(FULL, FULL + 120):
         plan = agent.plan(step)
         found = {key: tuple(value.shape) for key, value in agent.prepare(batch(), plan).items()}
         assert shapes.setdefault(plan, found) == found

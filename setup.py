@@ -11,7 +11,7 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.13",
     packages=[*find_packages(include=["smg*", "sgqn*", "baselines*", "common*"]), "configs"],
-    package_data={"configs": ["**/*.yaml"], "common": ["**/*.yaml", "**/*.npz"]},
+    package_data={"configs": ["**/*.yaml"], "common": ["**/*.yaml", "**/*.npz", "**/*.css", "**/*.js"]},
     install_requires=[
         "torch>=2.11",
         "mujoco==3.11.0",
@@ -27,7 +27,14 @@ setup(
         "wandb>=0.19",
     ],
     extras_require={
-        "dev": ["captum>=0.8", "hypothesis>=6.100", "pyright[nodejs]>=1.1.400", "pytest>=8", "ruff>=0.11"],
+        "dev": [
+            "captum>=0.8",
+            "hypothesis>=6.100",
+            "pyright[nodejs]>=1.1.400",
+            "pytest>=8",
+            "ray>=2.40",
+            "ruff>=0.11",
+        ],
         "cluster": ["ray>=2.40"],
     },
     entry_points={"console_scripts": ["smg = common.cli:main"]},

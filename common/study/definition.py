@@ -11,7 +11,8 @@
       sac: {}                            #   --config) may stand among the settings
       no_background: {agent: smg, losses: {background: 0}}
     subject: smg                         # the column that the others are compared with; by default the last
-    folder: studies/smg_video_hard       # run folders are <folder>/<task>/<column>/seed<seed>
+    folder: studies/smg_video_hard       # where the runs are
+    layout: "{task}/{agent}/seed{seed}"  # a run's folder in it; the agent is the column
     resources: {gpus: 0.25, cpus: 4, memory: 24}    # of one run on a cluster: shares of GPUs, cores, GB
 
 A run's settings are the study's, then its task's, then its column's, then those of the command line. A
@@ -89,6 +90,7 @@ class StudyFile(Section):
     agents: Named
     subject: str | None = None
     folder: Folder | None = None
+    layout: str = "{task}/{agent}/seed{seed}"
     resources: Resources = Resources()
 
 
@@ -105,7 +107,7 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """<task>/<column>/seed<seed>, which is also where the folder lies below the study's."""
+        """<task>/<column>/seed<seed>."""
         return f"{self.task}/{self.column}/seed{self.seed}"
 
     @property
@@ -236,7 +238,7 @@ def _expand(file: StudyFile, source: str, name: str, given: list[str], preset_gi
     # Seed by seed, so that a study stopped half-way shows the whole table with fewer seeds.
     for seed in file.seeds:
         for (task, column), (config, arguments) in cells.items():
-            place = folder / task / column / f"seed{seed}"
+            place = folder / _place(file.layout, task, column, seed, source)
             own = config.model_copy(
                 update={"seed": seed, "run": config.run.model_copy(update={"dir": str(place)})}
             )
@@ -258,6 +260,20 @@ def _expand(file: StudyFile, source: str, name: str, given: list[str], preset_gi
         runs=tuple(runs),
         settings=(*common, *given),
     )
+
+
+def _place(layout: str, task: str, column: str, seed: int, source: str) -> str:
+    """A run's folder within the study's, which it cannot leave and shares with no other run."""
+    parts = Path(layout).parts
+    if (
+        not all(f"{{{name}}}" in layout for name in ("task", "agent", "seed"))
+        or ".." in parts
+        or "/" in parts
+    ):
+        raise UserError(
+            f"{source}: layout: should be a path below the folder with {{task}}, {{agent}} and {{seed}}"
+        )
+    return layout.replace("{task}", task).replace("{agent}", column).replace("{seed}", str(seed))
 
 
 def _cell(

@@ -5,10 +5,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.config import CONFIGS
-from common.study.definition import PlannedRun
 from common.study.folders import Kind, Reading
 
 PERFORMANCE = CONFIGS.parent / "results" / "performance"
@@ -43,8 +41,7 @@ def estimates(readings: Iterable[Reading], performance: Path = PERFORMANCE) -> l
 
     Args:
         readings: of the study's runs.
-        performance: folder of JSON files `{"machine": …, "agents": {name: {"agent_steps_per_second": …}}}`,
-            measured at the papers' sizes; they say nothing about other presets.
+        performance: folder with the JSON files of `python -m benchmarks.loop`.
     """
     columns: dict[str, list[Reading]] = {}
     for reading in readings:
@@ -55,7 +52,7 @@ def estimates(readings: Iterable[Reading], performance: Path = PERFORMANCE) -> l
         left = [reading for reading in runs if reading.kind is not Kind.DONE]
         steps = sum(max(0, reading.run.config.train.steps - reading.step) for reading in left)
         first = runs[0].run
-        speed = _own_speed(runs) or (benchmarked.get(first.config.agent) if _paper_size(first) else None)
+        speed = _own_speed(runs) or benchmarked.get((first.config.agent, first.config.preset))
         found.append(Estimate(column, len(left), steps, speed))
     return found
 
@@ -69,31 +66,18 @@ def _own_speed(readings: list[Reading]) -> Speed | None:
     return Speed(speed, f"{len(timed)} of its runs on {', '.join(sorted(devices))}")
 
 
-def _paper_size(run: PlannedRun) -> bool:
-    return run.config.preset == "paper"
-
-
-def _benchmarked(folder: Path) -> dict[str, Speed]:
-    """The fastest measured training loop of each agent."""
-    speeds: dict[str, Speed] = {}
-    for path in sorted(folder.glob("*.json")):
+def _benchmarked(folder: Path) -> dict[tuple[str, str], Speed]:
+    """The fastest measured training loop of each agent and preset."""
+    speeds: dict[tuple[str, str], Speed] = {}
+    for path in sorted(folder.glob("**/*.json")):
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            continue
-        agents = report.get("agents") if isinstance(report, dict) else None
-        for agent, figures in agents.items() if isinstance(agents, dict) else ():
-            value = figures.get("agent_steps_per_second") if isinstance(figures, dict) else None
-            if not isinstance(value, int | float) or not 0 < value < math.inf:
-                continue
-            if agent not in speeds or value > speeds[agent].steps_per_second:
-                speeds[agent] = Speed(float(value), f"{_machine_name(report)} ({path.name})")
+            measured = (str(report["agent"]), str(report["preset"]))
+            value, machine = float(report["steps_per_second"]), report["machine"]
+            name = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+            continue  # another benchmark's figures
+        best = speeds.get(measured)
+        if 0 < value < math.inf and (best is None or value > best.steps_per_second):
+            speeds[measured] = Speed(value, f"{name} ({path.name})")
     return speeds
-
-
-def _machine_name(report: dict[str, Any]) -> str:
-    machine = report.get("machine")
-    names = machine if isinstance(machine, dict) else {}
-    return str(
-        next((names[key] for key in ("gpu", "device", "processor") if names.get(key)), "unknown machine")
-    )

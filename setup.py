@@ -32,7 +32,6 @@ setup(
             "hypothesis>=6.100",
             "pyright[nodejs]>=1.1.400",
             "pytest>=8",
-            "ray>=2.40",
             "ruff>=0.11",
         ],
         "cluster": ["ray>=2.40"],

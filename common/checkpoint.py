@@ -17,6 +17,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,7 +117,7 @@ def _load(folder: Path, path: Path, replay: Replay | None) -> dict[str, Any]:
     state_path = folder / manifest["state"]
     if not state_path.is_file() or sha256(state_path) != manifest["sha256"]:
         raise CorruptFile(f"{state_path} is missing or does not match its checksum in {path.name}")
-    state = _with_arrays(load_tensors(state_path))
+    state = load_tensors(state_path)
     if replay is not None and manifest["replay"] is not None:
         replay.load(folder / "replay", manifest["replay"])
     return state
@@ -147,14 +148,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """A file of tensors and plain values, without executing anything in it.
+    """A file of tensors, arrays and plain values, without executing anything in it.
 
     Raises:
         CorruptFile: it holds anything else, or is damaged.
     """
     try:
         _check_archive(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damage that is an error below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        state = _with_arrays(content)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         what = f"asks for {asked[1]}" if asked else "is damaged or asks for more than tensors"

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Commands = Any  # argparse keeps the type of add_subparsers' result private
 
 STATUSES = """\
-exit status: 0 done; 1 doctor found a problem; 2 bad input; 3 no OpenGL renderer; 75 stopped by a
-scheduler's signal, to be continued with --resume; 130 stopped by Ctrl-C"""
+exit status: 0 done; 1 doctor found a problem; 2 bad input, or the run cannot go on; 3 no OpenGL
+renderer; 75 stopped by a scheduler's signal, to be continued with --resume; 130 stopped by Ctrl-C"""
 
 OVERRIDES = "set any key of configs/default.yaml; the value is YAML"
 

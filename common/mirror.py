@@ -30,7 +30,7 @@ class Mirror:
     Args:
         config: of the run; `wandb:` says where to.
         folder: the run folder, under which W&B keeps its files.
-        patience: seconds that `finish` may take.
+        patience: seconds that `finish` may take, and W&B's server to answer.
     """
 
     def __init__(self, config: Config, folder: Path, patience: float = 60) -> None:
@@ -73,6 +73,7 @@ class Mirror:
         state = _read_state(path)
         if state["session"] is not None:
             shutil.rmtree(self._folder / "wandb" / state["session"], ignore_errors=True)
+        _write_state(path, state | {"session": None})  # the id that any later session takes up
         run = wandb.init(
             mode=settings.mode,
             project=settings.project,
@@ -84,7 +85,13 @@ class Mirror:
             dir=self._folder,
             config=self._config.model_dump(mode="json"),
             # Signals and exit codes are the trainer's business.
-            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                x_disable_stats=True,
+                init_timeout=self._patience,
+                finish_timeout=self._patience,
+            ),
         )
         run.define_metric("step")
         run.define_metric("*", step_metric="step")

@@ -14,10 +14,11 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from common.checkpoint import write_atomically
 from common.config import RESOLVED_NAME, Config, to_yaml
@@ -56,11 +57,9 @@ class RunFolder:
             self._lock = (path / ".lock").open("w")
         except OSError as error:
             raise UserError(f"run folder {path} cannot be written ({error.strerror})") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _acquired(self._lock):
             self._lock.close()
-            raise UserError(f"{path}: another process is training in this run folder") from error
+            raise UserError(f"{path}: another process is training in this run folder")
 
     @classmethod
     def create(cls, config: Config, provenance: dict[str, Any], checkpoint_bytes: int) -> Self:
@@ -140,6 +139,18 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _acquired(file: IO[str]) -> bool:
+    """Lock a file, unless another process keeps it locked for longer than it takes to look at a lock."""
+    for _ in range(20):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 def refuse_links(folder: Path) -> None:

@@ -67,6 +67,7 @@ class Trainer:
         self.episode: Record = {"episode": 0, "return": 0.0, "length": 0}
         self.action: list[float] | None = None  # chosen at this step, if its updates were interrupted
         self.updates = 0  # done at this step
+        self.burst_done = False
         self.env_restarts = 0
         self.seconds = 0.0
         self.latest: dict[str, Tensor] = {}
@@ -130,13 +131,14 @@ class Trainer:
                 self.action = self.choose()
             action = np.asarray(self.action, np.float32)
         # The burst may take minutes. It can be interrupted and resumed, so its action waits until it is over.
-        burst = self.updates_due() > 1
+        burst = self.learning() and not self.burst_done
         try:
             if not burst:
                 self.env.send(action)
             with self.clock("update"):
                 self.update(burst)
             if burst:
+                self.burst_done = True
                 self.env.send(action)
             with self.clock("wait"):
                 outcome = self.env.receive()
@@ -168,20 +170,25 @@ class Trainer:
 
     def update(self, burst: bool) -> None:
         """The updates of this step that are still to be done."""
+        # The burst's updates belong to the step that it is due at, even if it had to wait for a batch.
+        step = self.config.train.random_steps if burst else self.step
         while self.updates < self.updates_due():
-            batch = self.replay.sample(self.agent.batch_size(self.step))
-            self.latest |= self.agent.update(batch, self.step)
+            batch = self.replay.sample(self.agent.batch_size(step))
+            self.latest |= self.agent.update(batch, step)
             self.updates += 1
             if burst:
                 self.console.burst(self.updates, self.updates_due())
                 self.signals.check()
 
     def updates_due(self) -> int:
-        """Updates that belong to this agent step: none, the burst, then one each."""
-        train = self.config.train
-        if self.step < train.random_steps or len(self.replay) < train.batch:
+        """Updates that belong to this agent step: none, once the burst, then one each."""
+        if not self.learning():
             return 0
-        return train.burst_updates if self.step == train.random_steps else 1
+        return 1 if self.burst_done else self.config.train.burst_updates
+
+    def learning(self) -> bool:
+        """Whether the random steps are over and the replay holds a batch."""
+        return self.step >= self.config.train.random_steps and len(self.replay) >= self.config.train.batch
 
     def end_episode(self) -> None:
         """Record the episode and begin the next."""
@@ -327,6 +334,7 @@ class Trainer:
             "episode": self.episode,
             "action": self.action,
             "updates": self.updates,
+            "burst_done": self.burst_done,
             "env_restarts": self.env_restarts,
             "seconds": self.elapsed(),
             "offsets": [self.metrics.offset, self.evaluation_log.offset],
@@ -367,6 +375,7 @@ class Trainer:
         self.episode = state["episode"]
         self.action = state["action"]
         self.updates = state["updates"]
+        self.burst_done = state["burst_done"]
         self.env_restarts = state["env_restarts"]
         self.seconds = state["seconds"]
         self.latest = {name: value.to(self.agent.device) for name, value in state["latest"].items()}

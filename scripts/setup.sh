@@ -31,7 +31,8 @@ if command -v flock >/dev/null; then
 fi
 
 stamp=.venv/.installed
-inputs="$PWD"$'\n'"$(cat setup.py constraints.txt)"
+# The editable installation lists the packages that there were.
+inputs="$PWD"$'\n'"$(cat setup.py constraints.txt)"$'\n'"$(ls -- */__init__.py)"
 if [ "$(cat "$stamp" 2>/dev/null)" = "$inputs" ] && .venv/bin/python -c '' 2>/dev/null; then
   exit 0
 fi

@@ -231,7 +231,12 @@ class _Here:
         if self._request is None:
             raise RuntimeError("no request was sent")
         (method, arguments), self._request = self._request, None
-        return getattr(self._host, method)(*arguments)
+        try:
+            return getattr(self._host, method)(*arguments)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            raise EnvironmentDied(f"the simulation failed: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         self._host.close()

@@ -26,6 +26,7 @@ class Console:
             unit="step",
             dynamic_ncols=interactive,
             mininterval=0.2 if interactive else 30,
+            miniters=0,  # whatever the number of steps: a burst or an evaluation makes none for minutes
             smoothing=0.05,
         )
 
@@ -66,6 +67,7 @@ class Console:
         self._shown |= values
         if self._bar is not None:
             self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update(0)
 
 
 def returns_by_shift(records: list[dict[str, Any]]) -> dict[str, list[float]]:

@@ -88,13 +88,10 @@ class Trainer:
         """
         try:
             self.restore()
-            saved_at, saved_step = time.monotonic(), self.step
             while True:
                 if self.evaluation_due():
                     self.evaluate()
-                if self.due(saved_at, saved_step):
-                    self.save()
-                    saved_at, saved_step = time.monotonic(), self.step
+                self.save_when_due()
                 if self.step == self.config.train.steps:
                     break
                 self.advance()
@@ -117,12 +114,16 @@ class Trainer:
         at_interval = self.step % self.config.eval.every == 0 or self.step == self.config.train.steps
         return at_interval and self.evaluated < self.step
 
-    def due(self, saved_at: float, saved_step: int) -> bool:
-        """Whether a checkpoint is to be written now."""
+    def save_when_due(self) -> None:
+        """Write a checkpoint if the last one, or the start, is `checkpoint.every` ago."""
         every = self.config.checkpoint
         if every.steps is not None:
-            return self.step - saved_step >= every.steps
-        return time.monotonic() - saved_at >= (every.seconds or math.inf)
+            due = self.step - self.saved_step >= every.steps
+        else:
+            due = time.monotonic() - self.saved_at >= (every.seconds or math.inf)
+        if due:
+            self.save()
+            self.saved_at, self.saved_step = time.monotonic(), self.step
 
     def advance(self) -> None:
         """One agent step: act, update beside the environment, store; log and reset when due."""
@@ -135,8 +136,7 @@ class Trainer:
         try:
             if not burst:
                 self.env.send(action)
-            with self.clock("update"):
-                self.update(burst)
+            self.update(burst)
             if burst:
                 self.burst_done = True
                 self.env.send(action)
@@ -173,12 +173,14 @@ class Trainer:
         # The burst's updates belong to the step that it is due at, even if it had to wait for a batch.
         step = self.config.train.random_steps if burst else self.step
         while self.updates < self.updates_due():
-            batch = self.replay.sample(self.agent.batch_size(step))
-            self.latest |= self.agent.update(batch, step)
+            with self.clock("update"):
+                batch = self.replay.sample(self.agent.batch_size(step))
+                self.latest |= self.agent.update(batch, step)
             self.updates += 1
             if burst:
                 self.console.burst(self.updates, self.updates_due())
                 self.signals.check()
+                self.save_when_due()
 
     def updates_due(self) -> int:
         """Updates that belong to this agent step: none, once the burst, then one each."""
@@ -365,6 +367,7 @@ class Trainer:
             self.evaluation_log.cut(0)
             self.begin_episode()
         self.clock = Clock()
+        self.saved_at, self.saved_step = time.monotonic(), self.step
         self.console.start(self.step, self.config.train.steps)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Create .venv and install this package into it, once; later calls return at once. The other scripts
-# call it, and it can be run by itself: bash scripts/setup.sh
+# call it, and it can be run by itself: bash scripts/setup.sh, or bash scripts/setup.sh tests for what the
+# tests need as well.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -30,14 +31,20 @@ if command -v flock >/dev/null; then
   flock 9
 fi
 
-stamp=.venv/.installed
+case ${1:-} in
+  "") package=. stamps=(.venv/.installed .venv/.installed-tests) ;;
+  tests) package='.[dev,cluster]' stamps=(.venv/.installed-tests) ;;
+  *) echo "usage: bash scripts/setup.sh [tests]" >&2; exit 2 ;;
+esac
 # The editable installation lists the packages that there were.
-inputs="$PWD"$'\n'"$(cat setup.py constraints.txt)"$'\n'"$(ls -- */__init__.py)"
-if [ "$(cat "$stamp" 2>/dev/null)" = "$inputs" ] && .venv/bin/python -c '' 2>/dev/null; then
-  exit 0
-fi
+inputs="$PWD"$'\n'"$(cat setup.py constraints.txt)"$'\n'"$(echo */__init__.py)"
+for stamp in "${stamps[@]}"; do
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$inputs" ] && .venv/bin/python -c '' 2>/dev/null; then
+    exit 0
+  fi
+done
 
-rm -f "$stamp"
+rm -f .venv/.installed*
 # An interrupted creation, or a Python that has since been removed, leaves a .venv that cannot install.
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   python=$(find_python)
@@ -46,9 +53,9 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   "$python" -m venv .venv
 fi
 echo "Installing the package into .venv (first use; takes some minutes)"
-if ! .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'; then
+if ! .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e "$package"; then
   echo "error: the installation failed (see above); run this again to go on where it stopped." >&2
   exit 1
 fi
-printf '%s\n' "$inputs" >"$stamp.new"
-mv "$stamp.new" "$stamp"
+printf '%s\n' "$inputs" >.venv/stamp.new
+mv .venv/stamp.new "${stamps[0]}"

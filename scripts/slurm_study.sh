@@ -21,14 +21,9 @@ shift 2
 # Slurm runs a copy of this script, so the checkout is where sbatch was called.
 "${SLURM_SUBMIT_DIR:-.}/.venv/bin/smg" study run "$study" --shard "$SLURM_ARRAY_TASK_ID/$shards" "$@" &
 run=$!
-trap 'kill -USR1 $run' USR1
-trap 'kill -TERM $run' TERM
-# The first wait ends with the signal, the second with the study.
-wait $run
-status=$?
-while kill -0 $run 2>/dev/null; do
-  wait $run
-  status=$?
-done
+trap 'signalled=1; kill -USR1 $run' USR1
+trap 'signalled=1; kill -TERM $run' TERM
+# A signal ends the wait before the study has ended.
+while signalled=0; wait $run; status=$?; [ $signalled = 1 ]; do :; done
 if [ $status -eq 75 ]; then scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"; fi
 exit $status

@@ -105,12 +105,31 @@ def test_a_python_without_venv_is_passed_over_or_explained(copy: Copy) -> None:
 def test_set_up_installs_once_and_again_when_requirements_change(copy: Copy) -> None:
     copy.python("python3", "3.12")
     assert copy.run("scripts/setup.sh").returncode == 0
-    assert copy.installations() == ["-m pip install --disable-pip-version-check -c constraints.txt -e .[dev]"]
+    assert copy.installations() == ["-m pip install --disable-pip-version-check -c constraints.txt -e ."]
     again = copy.run("scripts/setup.sh")
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     assert len(copy.installations()) == 1
     with (copy.root / "constraints.txt").open("a") as constraints:
         constraints.write("# changed\n")
+    assert copy.run("scripts/setup.sh").returncode == 0
+    assert len(copy.installations()) == 2
+
+
+def test_set_up_for_tests_adds_to_that_for_training_and_serves_both(copy: Copy) -> None:
+    copy.python("python3", "3.12")
+    assert copy.run("scripts/setup.sh").returncode == 0
+    assert copy.run("scripts/setup.sh", "tests").returncode == 0
+    assert [line.rpartition(" ")[2] for line in copy.installations()] == [".", ".[dev,cluster]"]
+    for arguments in ((), ("tests",)):
+        assert copy.run("scripts/setup.sh", *arguments).stdout == ""
+    assert copy.run("scripts/setup.sh", "test").returncode == 2
+
+
+def test_set_up_is_repeated_when_a_package_is_added(copy: Copy) -> None:
+    copy.python("python3", "3.12")
+    assert copy.run("scripts/setup.sh").returncode == 0
+    (copy.root / "variants").mkdir()
+    (copy.root / "variants" / "__init__.py").touch()
     assert copy.run("scripts/setup.sh").returncode == 0
     assert len(copy.installations()) == 2
 

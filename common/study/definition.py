@@ -204,7 +204,8 @@ def _validated(values: Settings, source: str) -> StudyFile:
     try:
         return StudyFile.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key also leaves the right one missing.
+        first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             last = str(first["loc"][-1])

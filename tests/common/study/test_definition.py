@@ -1,0 +1,195 @@
+"""Study files: expansion, precedence, and what is refused before any run."""
+
+from pathlib import Path
+
+import pytest
+
+from common.config import CONFIGS
+from common.errors import UserError
+from common.study.definition import load_study
+from tests.common.study.written_runs import STUDY, study
+
+PACKAGED = sorted((CONFIGS / "studies").glob("*.yaml"))
+
+
+def error(tmp_path: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        study(tmp_path, *overrides, text=text)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_task_agent_and_seed_is_one_run_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    runs = study(tmp_path).runs
+    expected = {
+        tmp_path / "runs" / task / agent / f"seed{seed}"
+        for task in ("walker_walk", "finger_spin")
+        for agent in ("sac", "drq", "smg")
+        for seed in (0, 1)
+    }
+    assert len(runs) == 12
+    assert {run.folder for run in runs} == expected
+    for run in runs:
+        assert run.folder.parts[-3:] == (run.config.task, run.config.agent, f"seed{run.config.seed}")
+        assert run.arguments[-2:] == (f"seed={run.seed}", f"run.dir={run.folder}")
+
+
+def test_arguments_train_what_was_checked(tmp_path: Path) -> None:
+    from common import cli
+    from common.config import load
+
+    text = STUDY + "settings: {train: {batch: 4}, eval: {shifts: [train, video_hard]}}\n"
+    run = study(tmp_path, text=text).runs[-1]
+    parsed = cli._parser().parse_args(["train", *run.arguments])
+    assert load(parsed.agent, parsed.task, parsed.preset, parsed.config, parsed.overrides) == run.config
+
+
+def test_settings_of_task_beat_the_studys_and_settings_of_agent_beat_both(tmp_path: Path) -> None:
+    text = """
+    shifts: [train]
+    seeds: [0]
+    preset: smoke
+    settings: {train: {batch: 4}, sac: {discount: 0.9, temperature: 0.2}}
+    tasks: {walker_walk: {train: {batch: 5}, sac: {discount: 0.8}}, finger_spin: }
+    agents: {sac: {}, slow: {agent: drq, sac: {discount: 0.7}}}
+    """
+    found = {
+        (run.task, run.column): run.config for run in study(tmp_path, "sac.temperature=0.3", text=text).runs
+    }
+    assert {cell: (c.train.batch, c.sac.discount) for cell, c in found.items()} == {
+        ("walker_walk", "sac"): (5, 0.8),
+        ("walker_walk", "slow"): (5, 0.7),
+        ("finger_spin", "sac"): (4, 0.9),
+        ("finger_spin", "slow"): (4, 0.7),
+    }
+    assert found["walker_walk", "slow"].agent == "drq"
+    assert all(config.sac.temperature == 0.3 for config in found.values())
+
+
+def test_a_preset_from_the_command_line_beats_the_files_settings(tmp_path: Path) -> None:
+    text = STUDY.replace("smoke", "paper") + "settings: {train: {batch: 64}, env: {model: smg}}\n"
+    assert study(tmp_path, text=text).runs[0].config.train.batch == 64
+    small = study(tmp_path, "preset=smoke", text=text).runs[0].config
+    assert (small.preset, small.train.batch, small.train.steps, small.env.model) == ("smoke", 8, 60, "smg")
+
+
+def test_selections_from_the_command_line_keep_the_files_settings(tmp_path: Path) -> None:
+    text = STUDY.replace("[sac, drq, smg]", "{sac: {}, low: {agent: smg, smg: {rho: 0.02}}}")
+    chosen = study(tmp_path, "agents=[low, sgqn]", "tasks=cheetah_run", "seeds=7", text=text)
+    assert [(run.task, run.column, run.seed) for run in chosen.runs] == [
+        ("cheetah_run", "low", 7),
+        ("cheetah_run", "sgqn", 7),
+    ]
+    assert chosen.runs[0].config.settings.rho == 0.02
+    assert chosen.subject == "sgqn"
+
+
+def test_an_ablation_file_is_a_column(tmp_path: Path) -> None:
+    text = STUDY.replace(
+        "[sac, drq, smg]", "{bare: {agent: smg, config: configs/ablations/smg_no_background.yaml}}"
+    )
+    run = study(tmp_path, text=text).runs[0]
+    assert run.config.losses["background"] == 0
+    assert run.arguments[6:8] == ("--config", "configs/ablations/smg_no_background.yaml")
+
+
+def test_values_survive_the_command_line(tmp_path: Path) -> None:
+    augmentation = "settings: {augmentation: {name: ColorJiggle, brightness: 0.5}, run: }\n".replace(
+        ", run: ", ""
+    )
+    text = STUDY.replace("[sac, drq, smg]", "[svea]") + augmentation
+    run = study(tmp_path, text=text).runs[0]
+    assert run.config.augmentation == {"name": "ColorJiggle", "brightness": 0.5}
+    assert 'augmentation={"name": "ColorJiggle", "brightness": 0.5}' in run.arguments
+
+
+@pytest.mark.parametrize("file", PACKAGED, ids=lambda path: path.stem)
+def test_packaged_studies_are_valid(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = load_study(file.stem)
+    assert len({run.folder for run in found.runs}) == len(found.runs)
+    assert found.runs == tuple(run for run in found.runs if not run.folder.is_absolute())
+
+
+@pytest.mark.parametrize(
+    ("name", "tasks", "agents", "seeds", "batch", "latent", "steps"),
+    [
+        ("smg_video_hard", 5, 7, 4, 64, 256, {250_000, 500_000}),
+        ("smg_peg_in_box", 1, 7, 4, 64, 256, {250_000}),
+        ("sgqn_table1", 5, 6, 5, 128, 100, {500_000}),
+        ("sgqn_table6", 2, 4, 5, 128, 100, {250_000}),
+    ],
+)
+def test_the_papers_settings(
+    name: str, tasks: int, agents: int, seeds: int, batch: int, latent: int, steps: set[int]
+) -> None:
+    found = load_study(name)
+    assert (len(found.tasks), len(found.columns), len(found.seeds)) == (tasks, agents, seeds)
+    for run in found.runs:
+        assert (run.config.train.batch, run.config.network.latent) == (batch, latent)
+    assert {run.config.train.steps for run in found.runs} == steps
+
+
+def test_action_repeats_of_sgqns_tables() -> None:
+    repeats = {
+        name: {run.task: run.config.env.action_repeat for run in load_study(name).runs}
+        for name in ("sgqn_table1", "sgqn_table5")
+    }
+    assert set(repeats["sgqn_table1"].values()) == {4}
+    assert (repeats["sgqn_table5"]["cartpole_swingup"], repeats["sgqn_table5"]["finger_spin"]) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("drq", "drk"), ["walker_walk/drk", "unknown agent 'drk'", "drq"]),
+        (("walker_walk", "walker_wlk"), ["walker_wlk/sac", "unknown task", "walker_walk"]),
+        (("preset: smoke", "preset: smoky"), ["unknown preset 'smoky'", "smoke"]),
+        (("seeds:", "seed:"), ["unknown key 'seed'", "seeds"]),
+        (("seeds: [0, 1]", "seeds: [0, 0]"), ["seeds", "0 is listed twice", "share a folder"]),
+        (("[sac, drq, smg]", "[sac, sac]"), ["agents", "sac is listed twice"]),
+        (("seeds: [0, 1]", "seeds: []"), ["seeds"]),
+        (("seeds: [0, 1]\n", ""), ["seeds: missing"]),
+        (("smg_video_hard", "smg_video_hrad"), ["unknown published table", "smg_video_hard"]),
+        (("[video_hard]", "[test1]"), ["the table shows test1"]),
+        (("[sac, drq, smg]", "{../sac: {agent: sac}}"), ["'../sac' is no folder name"]),
+        (("[sac, drq, smg]", "{sac: 3}"), ["agents.sac"]),
+        (("[sac, drq, smg]", "{sac: {run: {dir: here}}}"), ["run.dir is not a setting"]),
+        (
+            ("[sac, drq, smg]", "{sac: {trian: {batch: 3}}}"),
+            ["walker_walk/sac", "unknown key 'trian", "train"],
+        ),
+        (
+            ("[sac, drq, smg]", "{sac: {train: {batch: -3}}}"),
+            ["walker_walk/sac", "train.batch", "at least 1"],
+        ),
+    ],
+)
+def test_mistakes_are_told_before_the_first_run(
+    tmp_path: Path, change: tuple[str, str], told: list[str]
+) -> None:
+    assert change[0] in STUDY
+    message = error(tmp_path, STUDY.replace(*change))
+    assert all(part in message for part in ["small.yaml", *told]), message
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("train.stepz=3", "unknown key 'train.stepz'; did you mean 'train.steps'?"),
+        ("seeds", "not of the form key=value"),
+        ("tasks=[walker_walk, walker_walk]", "walker_walk is listed twice"),
+        ("resources.cpu=2", "unknown key 'resources.cpu'; did you mean 'cpus'?"),
+        ("layout='{task}/{agent}'", "layout"),
+        ("layout='../{task}/{agent}/{seed}'", "layout"),
+        ("seed=3", "seed is not a setting"),
+    ],
+)
+def test_mistaken_overrides(tmp_path: Path, override: str, told: str) -> None:
+    assert told in error(tmp_path, STUDY, override)
+
+
+def test_an_unknown_study_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"smg_vido_hard: no such study; did you mean 'smg_video_hard'\?"):
+        load_study("smg_vido_hard")

@@ -1,0 +1,92 @@
+"""Statistics against hand-computed values and against rliable, the definitions' own implementation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.study import statistics
+
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
+
+
+@pytest.fixture(scope="module")
+def rliable() -> dict[str, Any]:
+    """Scores by task of two agents (6 and 4 runs of 5 tasks) and what rliable 1.2.0 computes from them."""
+    return json.loads((FIXTURES / "rliable.json").read_text())
+
+
+def test_interquartile_mean_of_eight_scores_is_the_mean_of_the_middle_four() -> None:
+    assert statistics.interquartile_mean([100, 1, 2, 3, 4, 5, 6, -50]) == pytest.approx((2 + 3 + 4 + 5) / 4)
+
+
+def test_interquartile_mean_of_few_scores_cuts_whole_scores_only() -> None:
+    assert statistics.interquartile_mean([9, 1, 2]) == pytest.approx(4)
+    assert statistics.interquartile_mean([9, 1, 2, 4, 5]) == pytest.approx((2 + 4 + 5) / 3)
+
+
+@pytest.mark.parametrize("agent", ["ours", "others"])
+def test_interquartile_mean_and_interval_are_rliables(rliable: dict[str, Any], agent: str) -> None:
+    point, interval = statistics.aggregate(rliable[agent])
+    assert point == pytest.approx(rliable["iqm"][agent], abs=1e-9)
+    # The resampling is random on both sides: rliable's 50,000 draws, ours 10,000.
+    width = rliable["iqm_interval"][agent][1] - rliable["iqm_interval"][agent][0]
+    assert interval == pytest.approx(rliable["iqm_interval"][agent], abs=0.05 * width)
+
+
+def test_probability_of_improvement_is_rliables(rliable: dict[str, Any]) -> None:
+    point, interval = statistics.probability_of_improvement(rliable["ours"], rliable["others"])
+    assert point == pytest.approx(rliable["probability"], abs=1e-12)
+    assert interval == pytest.approx(rliable["probability_interval"], abs=0.02)
+
+
+def test_probability_of_improvement_counts_ties_half() -> None:
+    # Pairs of the first task: 3>1, 3=3, 2>1, 2<3; the second task is won outright.
+    point, _ = statistics.probability_of_improvement([[3, 2], [9]], [[1, 3], [5, 6]])
+    assert point == pytest.approx(((1 + 0.5 + 1 + 0) / 4 + 1) / 2)
+
+
+def test_performance_profile_is_rliables(rliable: dict[str, Any]) -> None:
+    shares, interval = statistics.performance_profile(rliable["ours"], rliable["thresholds"])
+    assert shares == pytest.approx(rliable["profile"], abs=1e-12)
+    assert interval is not None
+    assert np.stack(interval) == pytest.approx(np.array(rliable["profile_interval"]), abs=0.04)
+
+
+def test_intervals_need_two_runs_of_every_task() -> None:
+    assert statistics.aggregate([[1, 2], [3]]) == (pytest.approx(2), None)
+    assert statistics.probability_of_improvement([[1, 2]], [[3]])[1] is None
+    assert statistics.mean_interval([[1.0, 2.0]]) is None
+
+
+def test_interval_of_a_mean_contains_it_and_is_between_the_curves() -> None:
+    ends = statistics.mean_interval([[0.0, 5.0], [10.0, 5.0], [20.0, 5.0]])
+    assert ends is not None
+    low, high = ends
+    assert 0 <= low[0] < 10 < high[0] <= 20
+    assert (low[1], high[1]) == (5, 5)
+
+
+def test_intervals_do_not_change_from_call_to_call() -> None:
+    scores = [[1.0, 5.0, 9.0], [2.0, 2.5, 7.0]]
+    assert statistics.aggregate(scores) == statistics.aggregate(scores)
+
+
+def test_difference_in_pooled_deviations_by_hand() -> None:
+    # Ours: mean 12, s² = ((−2)² + 0 + 2²) / 2 = 4. Pooled: (2·4 + 4·9) / 6 = 22/3.
+    found = statistics.difference_in_pooled_deviations([10, 12, 14], 8, 3, 5)
+    assert found == pytest.approx((12 - 8) / (22 / 3) ** 0.5)
+
+
+def test_difference_of_a_single_seed_uses_the_published_deviation() -> None:
+    assert statistics.difference_in_pooled_deviations([20], 10, 4, 5) == pytest.approx(2.5)
+    assert statistics.difference_in_pooled_deviations([20], 10, 0, 5) is None
+
+
+def test_empty_tasks_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one score"):
+        statistics.aggregate([[1.0], []])
+    with pytest.raises(ValueError, match="1 tasks on one side, 2 on the other"):
+        statistics.probability_of_improvement([[1.0]], [[1.0], [2.0]])

@@ -1,0 +1,15 @@
+"""Fixtures that several kinds of tests share."""
+
+from collections.abc import Iterator
+
+import pytest
+from selenium import webdriver
+
+from tests.browser import chromium
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """Headless Chromium."""
+    with chromium(tmp_path_factory.mktemp("chromium")) as session:
+        yield session

@@ -1,6 +1,6 @@
 """A run's folder: what is where, who may write to it, and where its numbers come from.
 
-config.yaml       the resolved configuration
+config.yaml       the resolved configuration; config-until-N.yaml: the one before a resume at step N changed it
 provenance.json   versions, git commit, renderer, device, data sources
 metrics.jsonl     training, one JSON object per line
 eval.jsonl        every evaluation episode
@@ -117,6 +117,22 @@ class RunFolder:
         """
         refuse_links(path)
         return cls(path)
+
+    def keep(self, config: Config, step: int) -> None:
+        """Store the configuration with which a run goes on, and the one before if they differ.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        path = self.path / RESOLVED_NAME
+        stored, text = path.read_bytes(), to_yaml(config).encode()
+        if stored == text:
+            return
+        try:
+            write_atomically(self.path / f"config-until-{step}.yaml", stored)
+            write_atomically(path, text)
+        except OSError as error:
+            raise UserError(f"run folder {self.path} cannot be written ({error.strerror})") from error
 
     def close(self) -> None:
         """Let go of the lock."""

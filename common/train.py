@@ -362,6 +362,7 @@ class Trainer:
                 checkpoint.fall_back(self.folder.checkpoint)
             with checkpoint.must_fit(self.folder.checkpoint):
                 self.load_state_dict(state)
+            self.folder.keep(self.config, self.step)
         else:
             self.metrics.cut(0)
             self.evaluation_log.cut(0)

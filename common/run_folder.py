@@ -1,6 +1,6 @@
 """A run's folder: what is where, who may write to it, and where its numbers come from.
 
-config.yaml       the resolved configuration; config-until-N.yaml: the one before a resume at step N changed it
+config.yaml       the resolved configuration; config-until-N.yaml what a resume at step N changed
 provenance.json   versions, git commit, renderer, device, data sources
 metrics.jsonl     training, one JSON object per line
 eval.jsonl        every evaluation episode

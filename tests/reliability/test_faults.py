@@ -1,0 +1,305 @@
+"""Things that break while a run is on: it goes on, or ends in one line with its last checkpoint intact."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common import checkpoint
+from common.envs.benchmark import BenchmarkEnv
+from common.sac import SAC
+from tests import runs
+from tests.common.envs.written_clips import flat, write_clip
+from tests.reliability import tiny
+from tests.reliability.conftest import Moments
+
+# Disk
+
+
+@pytest.fixture
+def file_limit() -> Iterator[None]:
+    """Puts back the limit on the size of files: what a disk without room does where none can be mounted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def limit_files(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.mark.usefixtures("file_limit")
+def test_no_room_for_a_checkpoint_costs_a_message(unbroken: Path, folder: Path, moments: Moments):
+    moments.at("step", 8, lambda: limit_files(8_000))
+    moments.at("step", 18, lambda: limit_files(resource.RLIM_INFINITY))
+    assert tiny.start(folder) == 0
+    tiny.assert_equal(folder, unbroken)
+    assert [line.split(" (")[0] for line in moments.said if line.startswith("no checkpoint")] == [
+        "no checkpoint written at step 10",
+        "no checkpoint written at step 15",
+    ]
+
+
+@pytest.mark.usefixtures("file_limit")
+def test_no_room_for_metrics_ends_in_one_line(
+    unbroken: Path, folder: Path, moments: Moments, capsys: pytest.CaptureFixture[str]
+):
+    moments.at("step", 18, lambda: limit_files((folder / "metrics.jsonl").stat().st_size + 9))
+    assert tiny.start(folder) == 2
+    limit_files(resource.RLIM_INFINITY)
+    error = (
+        f"metrics.jsonl cannot be written (File too large): make room, then continue with --resume {folder}"
+    )
+    assert capsys.readouterr().err.splitlines()[-1].endswith(error)
+    assert (folder / "metrics.jsonl").read_bytes()[-1:] != b"\n"  # half a line
+    assert tiny.resume(folder) == 0
+    tiny.assert_equal(folder, unbroken)
+
+
+@pytest.mark.usefixtures("file_limit")
+def test_no_room_for_the_run_folder_leaves_nothing(folder: Path, capsys: pytest.CaptureFixture[str]):
+    limit_files(100)
+    assert tiny.start(folder) == 2
+    limit_files(resource.RLIM_INFINITY)
+    assert "cannot be written (File too large)" in capsys.readouterr().err.splitlines()[-1]
+    assert not folder.exists()
+
+
+def test_full_disk(unbroken: Path, tmp_path: Path, moments: Moments, capsys: pytest.CaptureFixture[str]):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small disk needs root's rights")
+    try:
+        ballast = disk / "ballast"
+
+        def leave(size: int) -> None:
+            with ballast.open("ab") as file:
+                file.write(bytes(shutil.disk_usage(disk).free - size))
+
+        moments.at("step", 8, lambda: leave(32_768))  # too little for a checkpoint
+        moments.at("step", 12, lambda: leave(0))
+        folder = disk / "run"
+        assert tiny.start(folder) == 2
+        [failed] = [line for line in moments.said if line.startswith("no checkpoint")]
+        assert "written at step 10 ([Errno 28] No space left on device" in failed
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "eval.jsonl cannot be written (No space left on device): make room, then continue" in error
+        assert checkpoint.load(folder / "checkpoint", None)[0]["step"] == 5
+        ballast.unlink()
+        assert tiny.resume(folder) == 0
+        tiny.assert_equal(folder, unbroken)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+# Processes
+
+
+@pytest.mark.parametrize(
+    ("event", "count"),
+    [("step", 13), ("burst", 2), ("episode", 1), ("step", 15)],
+    ids=["step", "burst", "reset", "checkpoint"],
+)
+def test_a_killed_environment_is_replaced_once(event: str, count: int, folder: Path, moments: Moments):
+    moments.at(event, count, lambda: tiny.kill(*tiny.workers()))
+    assert tiny.start(folder, "env.ahead=1") == 0
+    [restart] = [line for line in runs.metrics(folder) if "environment_restarted" in line]
+    assert "was killed by signal 9" in restart["environment_restarted"]
+    assert sum("restarted with a fresh episode" in line for line in moments.said) == 1
+    assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(9, 25))
+    assert [record["step"] for record in runs.evaluations(folder)] == [12, 24]
+    # The episode that was lost is no episode; the burst was done once.
+    lengths = [line["episode/length"] for line in runs.metrics(folder) if "episode/length" in line]
+    assert lengths == [10] * len(lengths)
+
+
+def test_a_simulation_that_fails_in_this_process_is_replaced_once(
+    folder: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    step = BenchmarkEnv.step
+    failures = iter([False] * 12 + [True] + [False] * 3 + [True])
+
+    def unstable(env: BenchmarkEnv, action: np.ndarray) -> Any:
+        if next(failures):
+            raise ValueError("NaN in qacc")
+        return step(env, action)
+
+    monkeypatch.setattr(BenchmarkEnv, "step", unstable)
+    assert tiny.start(folder, "env.ahead=0", "eval.every=24") == 2
+    [restart] = [line for line in runs.metrics(folder) if "environment_restarted" in line]
+    assert restart["environment_restarted"] == "the simulation failed: ValueError: NaN in qacc"
+    assert "the environment died again (the simulation failed" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_second_death_of_the_environment_is_the_end(
+    folder: Path, moments: Moments, capsys: pytest.CaptureFixture[str]
+):
+    for step in (11, 14):
+        moments.at("step", step, lambda: tiny.kill(*tiny.workers()))
+    assert tiny.start(folder, "env.ahead=1") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("smg: the environment died again (the environment process")
+    assert error.endswith(f"was killed by signal 9); continue with --resume {folder}")
+    assert tiny.resume(folder) == 0
+    assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(9, 25))
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_killed_evaluation_worker_costs_a_repetition(
+    deaths: int,
+    unbroken: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+):
+    calls = 0
+    act = SAC.act
+
+    def deadly(agent: SAC, obs: torch.Tensor, sample: bool) -> torch.Tensor:
+        nonlocal calls
+        calls += not sample
+        if not sample and calls in (3, 9)[:deaths]:
+            tiny.kill(*tiny.workers())
+        return act(agent, obs, sample)
+
+    monkeypatch.setattr(SAC, "act", deadly)
+    status = tiny.start(folder, "eval.processes=1")
+    assert "its episodes are played again" in caplog.text
+    if deaths == 1:
+        assert status == 0
+        tiny.assert_equal(folder, unbroken)
+    else:
+        assert status == 2
+        assert "was killed by signal 9" in capsys.readouterr().err.splitlines()[-1]
+
+
+# Data
+
+
+def test_a_clip_that_becomes_unreadable_stops_the_run_until_it_is_back(
+    folder: Path, tmp_path: Path, moments: Moments, capsys: pytest.CaptureFixture[str]
+):
+    data = tmp_path / "data"
+    (data / "video_easy").mkdir(parents=True)
+    for number in range(3):
+        write_clip(tmp_path / "clip.avi", [flat(60 * number + time) for time in range(4)])
+        (tmp_path / "clip.avi").rename(data / "video_easy" / f"video{number}.mp4")
+    settings = ("eval.shifts=[video_easy]", f"data.root={json.dumps(str(data))}")
+    assert tiny.start(tmp_path / "unbroken", *settings) == 0
+    shutil.copytree(data, tmp_path / "copy")
+
+    def cut_off() -> None:
+        for path in (data / "video_easy").iterdir():
+            path.write_bytes(path.read_bytes()[:1000])
+
+    moments.at("step", 24 + 14, cut_off)
+    assert tiny.start(folder, *settings) == 2
+    assert "video2.mp4 is" in capsys.readouterr().err.splitlines()[-1]
+    shutil.rmtree(data)
+    shutil.copytree(tmp_path / "copy", data)
+    moments.step = 0
+    assert tiny.resume(folder) == 0
+    assert moments.step == 0  # no step of training was lost
+    tiny.assert_equal(folder, tmp_path / "unbroken")
+
+
+def test_overlay_images_that_become_unreadable_are_passed_over(
+    folder: Path, tmp_path: Path, moments: Moments, caplog: pytest.LogCaptureFixture
+):
+    import cv2
+
+    images = tmp_path / "images"
+    images.mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(24):
+        cv2.imwrite(str(images / f"{number}.png"), noise.integers(0, 256, (32, 32, 3), np.uint8))
+
+    def damage() -> None:
+        for number in range(1, 24):
+            (images / f"{number}.png").write_bytes(b"\x89PNG")
+
+    moments.at("step", 8, damage)
+    overlays = (f"data.overlay={json.dumps(str(images))}", "data.overlay_bank=8", "train.batch=8")
+    assert tiny.start(folder, *overlays, "train.burst_updates=60", agent="smg") == 0
+    assert caplog.text.count("is skipped") > 5
+    assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(9, 25))
+
+
+# Numbers and memory
+
+
+def test_divergence_names_the_loss_and_a_weight_and_is_never_saved(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert tiny.start(folder, "optim.critic.lr=1e30", "checkpoint.every=1", "train.log_every=24") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "not finite: loss/bellman, " in error and "critic." in error and " more weights" in error
+    assert error.endswith(f"the last good checkpoint stays in {folder / 'checkpoint'}")
+    for name in ("latest.json", "previous.json"):
+        manifest = checkpoint.read_manifest(folder / "checkpoint" / name)
+        state = checkpoint.load_tensors(folder / "checkpoint" / manifest["state"])
+        for network in state["agent"]["networks"].values():
+            assert all(weight.isfinite().all() for weight in network.values())
+
+
+def test_out_of_memory_says_what_to_lower(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert tiny.start(folder, "network.hidden=1_000_000") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "cpu's memory is full (" in error
+    assert error.endswith("lower train.batch, network.filters or replay.capacity")
+    assert not folder.exists()
+
+
+# Weights & Biases
+
+
+def test_wandb_that_refuses_costs_a_warning(
+    unbroken: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("WANDB_API_KEY", "not a key")
+    assert tiny.start(folder, "wandb.mode=online") == 0
+    assert "W&B mirroring stopped (" in caplog.text
+    tiny.assert_equal(folder, unbroken)
+
+
+SILENT_SERVER = """
+import os, socket, sys
+from pathlib import Path
+from common.config import load
+from common.mirror import Mirror
+
+server = socket.create_server(("127.0.0.1", 0))
+port = server.getsockname()[1]
+os.environ |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "WANDB_API_KEY": 40 * "a"}
+config = load("sac", "walker_walk", "smoke", overrides=["wandb.mode=online"])
+mirror = Mirror(config, Path(sys.argv[1]), patience=2)
+mirror.update([{"step": 1}])
+mirror.finish()
+print("went on", flush=True)
+"""
+
+
+def test_wandb_that_hangs_costs_a_warning_and_lets_the_process_end(tmp_path: Path):
+    command = [sys.executable, "-c", SILENT_SERVER, str(tmp_path)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0 and finished.stdout.endswith("went on\n")
+    assert "W&B mirroring stopped (" in finished.stderr
+
+
+def test_a_damaged_note_of_what_wandb_has_begins_a_new_wandb_run(stopped: Path, unbroken: Path):
+    (stopped / "mirrored.json").write_text('{"id": "../../x", "rows": 3, "session": ".."}')
+    assert tiny.resume(stopped, "wandb.mode=offline") == 0
+    [file] = stopped.glob("wandb/offline-run-*/run-*.wandb")
+    assert len(runs.wandb_history(file)) == len(runs.metrics(unbroken)) + 2  # evaluations

@@ -1,0 +1,223 @@
+"""Runs that stop anywhere go on as if they had not."""
+
+import itertools
+import os
+import shutil
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import common.train
+from common import checkpoint
+from common.config import load_run_config
+from common.registry import AGENTS
+from common.replay import Replay
+from common.run_folder import RunFolder
+from tests import runs
+from tests.reliability import tiny
+from tests.reliability.conftest import Moments
+
+
+def test_the_unbroken_run_logs_every_step_once(unbroken: Path):
+    logged = [line["step"] for line in runs.metrics(unbroken) if "loss/bellman" in line]
+    assert logged == list(range(9, 25))
+    assert [line["step"] for line in runs.metrics(unbroken) if "episode/return" in line] == [10, 20]
+    assert [record["step"] for record in runs.evaluations(unbroken)] == [12, 24]
+
+
+@pytest.mark.parametrize(
+    ("event", "count"),
+    [("step", 3), ("burst", 2), ("step", 11), ("episode", 2), ("evaluating", 1), ("step", 20)],
+    ids=["random steps", "burst", "before an evaluation", "an episode's end", "evaluation", "checkpoint"],
+)
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_stopped_by_a_scheduler_and_resumed(
+    event: str, count: int, ahead: int, unbroken: Path, folder: Path, moments: Moments
+):
+    number = signal.SIGUSR1 if ahead else signal.SIGTERM
+
+    def warn() -> None:
+        # A scheduler signals every process of a job.
+        for process in [*tiny.workers(), os.getpid()]:
+            os.kill(process, number)
+
+    moments.at(event, count, warn)
+    assert tiny.start(folder, f"env.ahead={ahead}") == 75
+    assert (
+        moments.said[-1] == f"stopped by {number.name} and saved; continue with: smg train --resume {folder}"
+    )
+    assert tiny.resume(folder) == 0
+    tiny.assert_equal(folder, unbroken)
+
+
+@pytest.mark.parametrize("agent", [name for name in AGENTS if name != "sac"])
+def test_every_agent_resumes_exactly(agent: str, folder: Path, tmp_path: Path, moments: Moments):
+    short = ("train.steps=15", "eval.every=15")
+    assert tiny.start(tmp_path / "unbroken", *short, agent=agent) == 0
+    moments.at("step", 15 + 11, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert tiny.start(folder, *short, agent=agent) == 75
+    assert tiny.resume(folder) == 0
+    tiny.assert_equal(folder, tmp_path / "unbroken")
+
+
+def test_ctrl_c_saves_and_a_second_one_leaves_at_once(unbroken: Path, folder: Path, moments: Moments):
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    moments.at("step", 6, interrupt)
+    assert tiny.start(folder) == 130
+    assert moments.said[-1].startswith("stopped by SIGINT and saved")
+    # Twice within an update: nothing waits for its end.
+    moments.at("burst", 1, lambda: (interrupt(), interrupt()))
+    assert tiny.resume(folder) == 130
+    assert tiny.resume(folder) == 0
+    tiny.assert_equal(folder, unbroken)
+
+
+def test_resuming_a_finished_run_says_so(
+    unbroken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    before = {path: path.read_bytes() for path in unbroken.rglob("*") if path.is_file()}
+    monkeypatch.setattr(common.train, "build", None)  # it must not come to that
+    assert tiny.resume(unbroken) == 0
+    assert (
+        capsys.readouterr().out
+        == f"{unbroken}: this run is finished; smg eval {unbroken} evaluates it further\n"
+    )
+    assert before == {path: path.read_bytes() for path in unbroken.rglob("*") if path.is_file()}
+
+
+def test_lines_after_the_checkpoint_and_a_half_written_one_are_written_anew(stopped: Path, unbroken: Path):
+    lines = (unbroken / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    with (stopped / "metrics.jsonl").open("ab") as file:
+        file.write(b"".join(lines[-5:-1]) + lines[-1][:20])
+    with (stopped / "eval.jsonl").open("ab") as file:
+        file.write(b'{"step": 24, "shi')
+    assert tiny.resume(stopped) == 0
+    tiny.assert_equal(stopped, unbroken)
+
+
+def test_lost_lines_are_said_to_be_lost(stopped: Path, moments: Moments):
+    (stopped / "metrics.jsonl").write_bytes(b"")
+    assert tiny.resume(stopped) == 0
+    assert any("metrics.jsonl lacks its last" in line for line in moments.said)
+
+
+def test_checkpoints_by_steps_and_by_duration(
+    folder: Path, tmp_path: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch
+):
+    saved = []
+    save = checkpoint.save
+    monkeypatch.setattr(
+        checkpoint, "save", lambda at, step, *rest: (saved.append(step), save(at, step, *rest))
+    )
+    assert tiny.start(folder, "checkpoint.every=7") == 0
+    assert saved == [7, 14, 21, 24]
+
+    saved.clear()
+    # A minute per step, whatever the calendar says.
+    monkeypatch.setattr(common.train, "time", SimpleNamespace(monotonic=lambda: 60.0 * moments.step))
+    moments.step = 0
+    assert tiny.start(tmp_path / "by duration", "checkpoint.every=10min") == 0
+    assert saved == [10, 20, 24]
+
+
+def test_a_long_burst_is_saved_on_the_way(
+    unbroken: Path, folder: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch
+):
+    in_burst = []
+    save = checkpoint.save
+
+    def recorded(at: Path, step: int, state: dict[str, Any], replay: Replay) -> None:
+        save(at, step, state, replay)
+        if step == 8 and 0 < state["updates"] < 5:
+            in_burst.append(state["updates"])
+            shutil.copytree(folder, folder.with_name(f"killed{len(in_burst)}"))
+
+    monkeypatch.setattr(checkpoint, "save", recorded)
+    # Ten minutes per update of the burst.
+    now = iter(range(0, 10**6, 600))
+    monkeypatch.setattr(common.train, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    assert tiny.start(folder, "checkpoint.every=20min") == 0
+    assert len(in_burst) >= 2
+    assert tiny.resume(folder.with_name("killed2")) == 0
+    tiny.assert_equal(folder.with_name("killed2"), unbroken)
+
+
+def test_the_calendar_may_jump(unbroken: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    jumps = itertools.cycle([2e9, 0.0, 1e9, 3e9, 1.0])
+    for clock in ("time.time", "tqdm.std.time"):
+        monkeypatch.setattr(clock, lambda: next(jumps))
+    assert tiny.start(folder, "checkpoint.every=1h") == 0
+    tiny.assert_equal(folder, unbroken)
+    assert all(0 <= line.get("seconds", 0) < 600 for line in runs.read_json_lines(folder / "metrics.jsonl"))
+
+
+def test_without_the_replay_a_run_goes_on_with_new_experience(folder: Path, moments: Moments):
+    moments.at("step", 17, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert tiny.start(folder, "checkpoint.replay=none") == 75
+    assert not (folder / "checkpoint" / "replay").exists()
+    assert tiny.resume(folder) == 0
+    assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(9, 25))
+    assert [record["step"] for record in runs.evaluations(folder)] == [12, 24]
+
+
+def test_without_the_replay_the_burst_waits_for_a_batch(folder: Path, moments: Moments):
+    moments.at("step", 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert tiny.start(folder, "checkpoint.replay=none") == 75
+    assert tiny.resume(folder) == 0
+    # Steps 6 to 9 bring the batch of 4; the burst that was due at step 8 comes then.
+    assert moments.count("burst") == 5
+    assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(11, 25))
+
+
+@pytest.mark.parametrize(("saved", "wanted"), [("full", "none"), ("none", "full")])
+def test_saving_the_replay_may_begin_or_end_with_a_resume(
+    saved: str, wanted: str, folder: Path, moments: Moments
+):
+    moments.at("step", 17, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert tiny.start(folder, f"checkpoint.replay={saved}") == 75
+    assert tiny.resume(folder, f"checkpoint.replay={wanted}") == 0
+    assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(9, 25))
+
+
+def test_two_processes_on_one_folder(stopped: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]):
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    with RunFolder(stopped):
+        assert tiny.resume(stopped) == 2
+        assert "another process is training in this run folder" in capsys.readouterr().err
+        assert tiny.start(stopped) == 2
+        assert "another process" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    assert tiny.resume(stopped) == 0
+    tiny.assert_equal(stopped, unbroken)
+
+
+def test_moved_and_resumed_with_a_path_that_would_write_elsewhere(
+    stopped: Path, unbroken: Path, tmp_path: Path
+):
+    moved = tmp_path / "moved"
+    shutil.move(stopped, moved)
+    stored = load_run_config(moved)
+    assert stored.run_folder() == stopped
+    assert tiny.resume(moved) == 0
+    assert not stopped.exists()
+    tiny.assert_equal(moved, unbroken)
+
+
+def test_the_folder_tells_with_what_a_run_went_on(stopped: Path):
+    before = (stopped / "config.yaml").read_bytes()
+    assert tiny.resume(stopped, "train.steps=20") == 0
+    assert load_run_config(stopped).train.steps == 20
+    assert (stopped / "config-until-17.yaml").read_bytes() == before
+    assert max(line["step"] for line in runs.metrics(stopped)) == 20
+
+
+def test_another_configuration_is_refused_in_one_line(stopped: Path, capsys: pytest.CaptureFixture[str]):
+    before = (stopped / "config.yaml").read_bytes()
+    assert tiny.resume(stopped, "network.hidden=8") == 2
+    assert (stopped / "config.yaml").read_bytes() == before
+    assert "not one of this configuration" in capsys.readouterr().err.splitlines()[-1]

@@ -85,7 +85,8 @@ class RayEngine:
         """Ask all attempts to save and stop, and wait for them."""
         for reference in self._runs:
             self._ray.cancel(reference)
-        self._ray.wait(list(self._runs), num_returns=len(self._runs), timeout=attempts.PATIENCE)
+        # Longer than an attempt waits before it kills.
+        self._ray.wait(list(self._runs), num_returns=len(self._runs), timeout=attempts.PATIENCE + 10)
 
     def close(self) -> None:
         """Leave the cluster, or end the one started here."""

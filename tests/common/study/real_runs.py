@@ -1,19 +1,19 @@
 """Studies of real runs of about a second, in processes of their own that can be killed."""
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
+from common.config import CONFIGS
 from common.metrics import read_json_lines
 from common.study.definition import PlannedRun
-from common.study.folders import ATTEMPTS, LOG, TRAINING, locked, read
+from common.study.folders import ATTEMPTS, LOG, TRAINING, locked, progress
 
 STEPS, BURST = 16, 8
 # At step 8 the burst takes a second or more, in which a run can be met half-way.
@@ -38,12 +38,15 @@ resources: {{gpus: 0, cpus: 1}}
 class StudyProcess:
     """`smg study run` in a process of its own."""
 
-    def __init__(self, file: Path, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def __init__(self, file: Path, arguments: tuple[str, ...]) -> None:
         self._output = file.with_name(f"{time.monotonic_ns()}.output")
         command = [sys.executable, "-m", "common.cli", "study", "run", str(file), *arguments]
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | dict(environment)
+                command,
+                cwd=CONFIGS.parent,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
         self.signal = self._process.send_signal
 
@@ -54,7 +57,7 @@ class StudyProcess:
 
     def wait(self) -> int:
         """Its exit status."""
-        return self._process.wait(300)
+        return self._process.wait(600)
 
     def running(self) -> bool:
         """Whether it has not ended."""
@@ -66,11 +69,9 @@ class StudyProcess:
 
 
 @contextmanager
-def studying(
-    file: Path, *arguments: str, environment: Mapping[str, str] | None = None
-) -> Iterator[StudyProcess]:
-    """A `StudyProcess`, with `environment` on top of this process's; a failing test does not leave it."""
-    study = StudyProcess(file, arguments, environment or {})
+def studying(file: Path, *arguments: str) -> Iterator[StudyProcess]:
+    """A `StudyProcess` that a failing test does not leave behind."""
+    study = StudyProcess(file, arguments)
     try:
         yield study
     except BaseException:
@@ -83,15 +84,15 @@ def studying(
 
 def until(true: Callable[[], Any], what: str) -> None:
     """Wait for something."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not true():
         assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def meet_half_way(run: PlannedRun) -> int:
     """Wait until a run is in its burst; returns the process that trains."""
-    until(lambda: read(run).step >= BURST, f"the burst of {run.name}")
+    until(lambda: progress(run.folder)[0] >= BURST, f"the burst of {run.name}")
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().decode()

@@ -4,6 +4,7 @@ import csv
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP, SIGTERM
 
@@ -34,40 +35,43 @@ def test_two_shards_killed_and_stopped_half_way_do_every_run_once(
     sac, drq = planned.runs
     file, folder = tmp_path / "small.yaml", f"folder={planned.folder}"
 
-    with studying(file, folder, "--shard", "0/2") as one, studying(file, folder, "--shard", "1/2") as two:
-        trainer = meet_half_way(sac)
-        # The trainer is asked to stop when its study dies, but cannot before it is let go on.
-        os.kill(trainer, SIGSTOP)
-        one.kill()
-        meet_half_way(drq)
-        two.signal(SIGTERM)
-        assert two.wait() == 75
-        assert "stopped by SIGTERM and saved; the same command goes on from there" in two.printed()
-    assert read(sac).kind is Kind.RUNNING
-    assert read(drq).kind is Kind.UNFINISHED
-    assert attempts(drq) == [75]
-    assert "stopped by SIGTERM and saved" in log(drq)
-    assert not list(planned.folder.glob("small.*"))
+    with ExitStack() as thaw:
+        with studying(file, folder, "--shard", "0/2") as one, studying(file, folder, "--shard", "1/2") as two:
+            trainer = meet_half_way(sac)
+            # The trainer is asked to stop when its study dies, but cannot before it is let go on.
+            os.kill(trainer, SIGSTOP)
+            thaw.callback(os.kill, trainer, SIGCONT)
+            one.kill()
+            meet_half_way(drq)
+            two.signal(SIGTERM)
+            assert two.wait() == 75
+            assert "stopped by SIGTERM and saved; the same command goes on from there" in two.printed()
+        assert read(sac).kind is Kind.RUNNING
+        assert read(drq).kind is Kind.UNFINISHED
+        assert attempts(drq) == [75]
+        assert "stopped by SIGTERM and saved" in log(drq)
+        assert not list(planned.folder.glob("small.*"))
 
-    begun = log(sac)
-    with (
-        studying(file, folder, "--shard", "0/2", "--retries", "0") as one,
-        studying(file, folder, "--shard", "1/2", "--retries", "0") as two,
-    ):
-        until(lambda: "0 of 1 runs are done" in one.printed(), "the study's first look")
-        time.sleep(2)  # two rounds of its loop
-        assert one.running()
-        assert at_work(sac)
-        assert log(sac) == begun
-        os.kill(trainer, SIGCONT)
-        until(lambda: f"{sac.name}: resumed" in one.printed(), "resuming the run")
-        assert "stopped by SIGTERM and saved" in log(sac)
-        # A trainer that is stopped by others goes on, which is no retry.
-        until(lambda: log(sac).count(f"{sac.folder}: sac on") == 2, "the resumed run's start")
-        os.kill(meet_half_way(sac), SIGTERM)
-        assert one.wait() == 0
-        assert two.wait() == 0
-        assert f"{sac.name}: stopped by a signal at step " in one.printed()
+        begun = log(sac)
+        again = ("--retries", "0")
+        with (
+            studying(file, folder, "--shard", "0/2", *again) as one,
+            studying(file, folder, "--shard", "1/2", *again) as two,
+        ):
+            until(lambda: "0 of 1 runs are done" in one.printed(), "the study's first look")
+            time.sleep(2)  # two rounds of its loop
+            assert one.running()
+            assert at_work(sac)
+            assert log(sac) == begun
+            thaw.close()
+            until(lambda: f"{sac.name}: resumed" in one.printed(), "resuming the run")
+            assert "stopped by SIGTERM and saved" in log(sac)
+            # A trainer that is stopped by others goes on, which is no retry.
+            until(lambda: log(sac).count(f"{sac.folder}: sac on") == 2, "the resumed run's start")
+            os.kill(meet_half_way(sac), SIGTERM)
+            assert one.wait() == 0
+            assert two.wait() == 0
+            assert f"{sac.name}: stopped by a signal at step " in one.printed()
     # The kill left no record; what was asked to stop later did.
     assert attempts(sac) == [75, 0]
     assert attempts(drq) == [75, 0]

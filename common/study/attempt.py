@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from common.config import CONFIGS, RESOLVED_NAME
+from common.errors import UserError
 from common.study.definition import PlannedRun
 from common.study.folders import ATTEMPTS, CLAIM, LOG, TRAINING, Kind, locked, read
 
@@ -35,7 +36,7 @@ class Attempt:
 
     Raises:
         Claimed: another process is at work on it.
-        OSError: its folder cannot be made.
+        UserError: its folder cannot be made or written.
     """
 
     def __init__(self, run: PlannedRun, environment: Mapping[str, str] | None = None) -> None:
@@ -43,8 +44,13 @@ class Attempt:
         self._process: subprocess.Popen[bytes] | None = None
         self._status: int | None = None
         self._started = time.time()
-        run.folder.mkdir(parents=True, exist_ok=True)
-        self._claim = (run.folder / CLAIM).open("ab")
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            self._claim = (run.folder / CLAIM).open("ab")
+        except OSError as error:
+            raise UserError(
+                f"run folder {run.folder} cannot be written ({error.strerror}): set another folder="
+            ) from error
         try:
             fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from common import yaml_files
 from common.config import COMMAND_LINE, CONFIGS, Config, Folder, Section, Seed, Text, load
@@ -69,10 +69,17 @@ def _distinct(value: Any) -> Any:
 Named = Annotated[dict[str, Settings], BeforeValidator(_named_settings), Field(min_length=1)]
 
 
+def _a_share_or_whole(gpus: float) -> float:
+    # As Ray has it; a run trains on one GPU in any case.
+    if gpus > 1 and not gpus.is_integer():
+        raise ValueError(f"{gpus:g} is neither a share of one GPU nor a whole number of them")
+    return gpus
+
+
 class Resources(Section):
     """What one run asks of a cluster."""
 
-    gpus: Annotated[float, Field(ge=0)] = 1
+    gpus: Annotated[float, Field(ge=0), AfterValidator(_a_share_or_whole)] = 1
     cpus: Annotated[float, Field(gt=0)] = 2
     memory: Annotated[float, Field(gt=0)] | None = None
     """GB of host memory; None asks for none in particular."""
@@ -236,10 +243,17 @@ def _expand(file: StudyFile, source: str, name: str, given: list[str], preset_gi
         for column in file.agents
     }
     runs = []
+    owners: dict[Path, str] = {}
     # Seed by seed, so that a study stopped half-way shows the whole table with fewer seeds.
     for seed in file.seeds:
         for (task, column), (config, arguments) in cells.items():
             place = folder / _place(file.layout, task, column, seed, source)
+            own_name = f"{task}/{column}/seed{seed}"
+            if owners.setdefault(place, own_name) != own_name:
+                raise UserError(
+                    f"{source}: layout: {owners[place]} and {own_name} would share the folder {place}: put a "
+                    "/ between the placeholders"
+                )
             own = config.model_copy(
                 update={"seed": seed, "run": config.run.model_copy(update={"dir": str(place)})}
             )

@@ -20,8 +20,8 @@ from common.study.definition import PlannedRun, flattened
 CLAIM, TRAINING = ".claim", ".lock"
 """Locked by a study's attempt, and by `smg train` itself."""
 ATTEMPTS, LOG = "attempts.jsonl", "train.log"
-STOPPED = (75, 130)
-"""Statuses of `smg train` after it was asked to stop and saved."""
+STOPPED = (75, 130, -signal.SIGTERM)
+"""Statuses of `smg train` after it was asked to stop: saved, or with nothing to save as it had just begun."""
 
 
 class Kind(StrEnum):
@@ -116,7 +116,7 @@ def locked(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
         return True

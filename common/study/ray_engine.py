@@ -3,6 +3,7 @@
 Folders must lie on a file system that all nodes share, and this package must be installed on each.
 """
 
+import importlib
 import os
 import socket
 import subprocess
@@ -16,10 +17,12 @@ from common.study import attempt as attempts
 from common.study.definition import PlannedRun, Resources
 from common.study.runner import Lost
 
-PATIENCE = 15
+PATIENCE = 20
 """Seconds that a cluster has to answer."""
 FORWARDED = ("SMG_DATA", "SMG_OVERLAY", "MUJOCO_GL", "PYTHONPATH")
 """Environment variables that runs get as they are here."""
+_OWN = {"include_dashboard": False, "object_store_memory": 100_000_000}
+"""Of a cluster started here: nobody looks at it, and what passes through it is an exit status per run."""
 
 
 class RayEngine:
@@ -31,30 +34,28 @@ class RayEngine:
         resources: what each run asks for.
 
     Raises:
-        UserError: Ray is not installed, the cluster does not answer, or no node has what a run asks for.
+        UserError: Ray is not installed, does not start here, the cluster does not answer, or no node has what
+            a run asks for.
     """
 
     def __init__(self, address: str | None, resources: Resources) -> None:
         try:
-            import ray  # pyright: ignore[reportMissingImports] - an extra
+            # An extra, whose types are not there to check against.
+            self._ray: Any = importlib.import_module("ray")
         except ImportError as error:
             raise UserError("--engine ray needs Ray: pip install 'smg-sgqn[cluster]'") from error
         # Nothing about a study leaves the cluster.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if address is not None:
+        if address is None:
+            self._init("Ray could not start here", address="local", **_OWN)
+        else:
             _check_address(address)
-        self._ray: Any = ray
-        try:
-            ray.init(
-                address=address or "local", log_to_driver=False, logging_level="error", include_dashboard=None
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"--address {address}: Ray could not connect ({_first_line(error)})") from error
+            self._init(f"--address {address}: Ray could not connect", address=address)
         self.slots = self._slots(resources)
         if self.slots == 0:
             asked = f"{resources.gpus:g} GPUs, {resources.cpus:g} cores"
             asked += f", {resources.memory:g} GB" if resources.memory else ""
-            ray.shutdown()
+            self.close()
             raise UserError(
                 f"no node of the Ray cluster has what a run asks for ({asked}): lower resources.gpus, "
                 "resources.cpus or resources.memory"
@@ -62,7 +63,7 @@ class RayEngine:
         options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": 0}
         if resources.memory:
             options["memory"] = int(resources.memory * 1e9)
-        self._task: Any = ray.remote(**options)(attempt)
+        self._task: Any = self._ray.remote(**options)(attempt)
         self._environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
         self._runs: dict[Any, PlannedRun] = {}
 
@@ -84,11 +85,18 @@ class RayEngine:
         """Ask all attempts to save and stop, and wait for them."""
         for reference in self._runs:
             self._ray.cancel(reference)
-        self._ray.wait(list(self._runs), num_returns=len(self._runs), timeout=attempts.PATIENCE)
+        # Longer than an attempt waits before it kills.
+        self._ray.wait(list(self._runs), num_returns=len(self._runs), timeout=attempts.PATIENCE + 10)
 
     def close(self) -> None:
         """Leave the cluster, or end the one started here."""
         self._ray.shutdown()
+
+    def _init(self, failure: str, **options: Any) -> None:
+        try:
+            self._ray.init(log_to_driver=False, logging_level="error", **options)
+        except Exception as error:  # Ray raises bare ones, such as for a node that starts too slowly
+            raise UserError(f"{failure} ({_first_line(error)})") from error
 
     def _outcome(self, reference: Any) -> int | Exception:
         errors = self._ray.exceptions

@@ -9,11 +9,11 @@ from common.errors import UserError
 from common.signals import Interruption, Signals
 from common.study.attempt import Attempt, Claimed
 from common.study.definition import PlannedRun, Study
-from common.study.folders import LOG, Kind, differences, read
+from common.study.folders import LOG, STOPPED, Kind, Reading, differences, read
 from common.study.progress import Progress
 
 LOSSES = 20
-"""How often one run may lose the machine under it before it counts as failed."""
+"""How often one run may be stopped, or lose the machine under it, before that counts as a failure."""
 NO_RENDERER = 3
 """Exit status of `smg train` on a machine where no run could start."""
 
@@ -121,15 +121,15 @@ def run_all(
 ) -> list[PlannedRun]:
     """Bring every run to its end.
 
-    A run is tried `retries` times more after a failure; an attempt whose machine was lost does not count as
-    one. Runs that another process holds are waited for.
+    A run is tried `retries` times more after a failure; an attempt that was asked to stop, or whose machine
+    was lost, does not count as one. Runs that another process holds are waited for.
 
     Returns:
         The runs that did not get there.
 
     Raises:
         Interruption: a signal asked to stop; attempts were saved and ended.
-        UserError: no run can start on this machine.
+        UserError: no run can start on this machine, or a folder cannot be written.
     """
     say = progress.say
     readings = [read(run) for run in runs]
@@ -157,18 +157,18 @@ def run_all(
                 reading = read(run, claimed=True)
                 if reading.kind is Kind.DONE:
                     say(f"{run.name}: done")
-                elif isinstance(outcome, Lost) and losses[run.name] < LOSSES:
+                elif (isinstance(outcome, Lost) or outcome in STOPPED) and losses[run.name] < LOSSES:
                     losses[run.name] += 1
-                    say(f"{run.name}: {outcome}; it goes on elsewhere")
+                    say(f"{run.name}: {_why(reading, outcome)}; it goes on")
                     queue.append(run)
                 elif outcome == NO_RENDERER:
                     raise UserError(f"{run.name}: {reading.detail}")
                 elif failures[run.name] < retries:
                     failures[run.name] += 1
-                    say(f"{run.name}: {_why(reading.detail, outcome)}; tried again")
+                    say(f"{run.name}: {_why(reading, outcome)}; tried again")
                     queue.append(run)
                 else:
-                    say(f"{run.name}: {_why(reading.detail, outcome)}; given up, see {run.folder / LOG}")
+                    say(f"{run.name}: {_why(reading, outcome)}; given up, see {run.folder / LOG}")
                     given_up.append(run)
             progress.show(active, engine.slots)
             signals.check()
@@ -179,5 +179,7 @@ def run_all(
     return given_up
 
 
-def _why(detail: str, outcome: int | Exception) -> str:
-    return str(outcome) if isinstance(outcome, Exception) else detail
+def _why(reading: Reading, outcome: int | Exception) -> str:
+    if isinstance(outcome, Exception):
+        return str(outcome)
+    return f"stopped by a signal at step {reading.step}" if outcome in STOPPED else reading.detail

@@ -33,6 +33,7 @@ setup(
             "pyright[nodejs]>=1.1.400",
             "pytest>=8",
             "ruff>=0.11",
+            "selenium>=4.20",
         ],
         "cluster": ["ray>=2.40"],
     },

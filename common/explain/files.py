@@ -20,7 +20,8 @@ def save_picture(path: Path, picture: np.ndarray) -> Path:
     Raises:
         UserError: it cannot be written.
     """
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+    smallest = [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), smallest):
         raise UserError(f"{path} cannot be written")
     return path
 

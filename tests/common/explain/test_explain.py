@@ -1,11 +1,16 @@
 """`smg explain` on runs of initial weights: files, numbers, and what it refuses."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import cv2
 import pytest
 
 from common import cli
+from common.errors import UserError
+from common.explain import command
 from tests.common.explain.conftest import STEPS
 
 
@@ -37,7 +42,23 @@ def test_one_run_under_two_shifts(untrained, capsys):
     assert len(hard["curves"]["attribution/deletion"]) == 11
 
 
-def test_several_runs_see_the_same_frames_each_at_its_size(untrained, tmp_path):
+class Recorder:
+    """Stands in for W&B: keeps what it is sent."""
+
+    sent: ClassVar[list] = []
+
+    def __init__(self, config, folder):
+        self.name = config.wandb.name
+
+    def update(self, rows):
+        self.sent.append((self.name, rows))
+
+    def finish(self):
+        pass
+
+
+def test_several_runs_see_the_same_frames_each_at_its_size(untrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "Mirror", Recorder)
     folders = [untrained(agent) for agent in ("sac", "rad", "sgqn")]  # rad crops from larger frames
     methods = "observation,truth,binarised,gradient,guided_gradcam,occlusion"
     arguments = [
@@ -59,6 +80,22 @@ def test_several_runs_see_the_same_frames_each_at_its_size(untrained, tmp_path):
     assert shares["rad"] != shares["sac"] and shares["rad"] == pytest.approx(shares["sac"], rel=0.8)
     assert {"occlusion/foreground_mass", "gradient/pointing"} <= found["rad"]["numbers"].keys()
     assert "saliency/iou" in found["sgqn"]["numbers"]
+    [(name, [row])] = Recorder.sent
+    assert name == "sac explained" and row["step"] == 30
+    assert row["explain/rad/video_hard/truth/share"] == shares["rad"]
+
+
+def test_labels_are_as_short_as_tells_runs_apart():
+    def labels(*runs):
+        return command._labels(
+            [SimpleNamespace(agent=agent) for agent, _ in runs], [Path(folder) for _, folder in runs]
+        )
+
+    assert labels(("sac", "a/sac/seed0"), ("smg", "a/smg/seed0")) == ["sac", "smg"]
+    ablated = labels(("sgqn", "a/sgqn/seed0"), ("sgqn", "a/sgqn-no_consistency/seed0"))
+    assert ablated == ["sgqn/seed0", "sgqn-no_consistency/seed0"]
+    with pytest.raises(UserError, match="more than once"):
+        labels(("sac", "a"), ("sac", "a"))
 
 
 def refused(capsys, *arguments):

@@ -19,6 +19,7 @@ setup(
         "kornia>=0.8",
         "gymnasium>=1.1",
         "einops>=0.8",
+        "captum>=0.8",
         "numpy>=2",
         "opencv-python-headless>=4.10",
         "pydantic>=2.10",
@@ -28,7 +29,6 @@ setup(
     ],
     extras_require={
         "dev": [
-            "captum>=0.8",
             "hypothesis>=6.100",
             "pyright[nodejs]>=1.1.400",
             "pytest>=8",

@@ -1,4 +1,4 @@
-"""Pictures for docs: the robotic tasks under their six looks, and camera views of some of the suite's tasks.
+"""Pictures for docs: robotic tasks under their six looks, camera views, and the true foreground of all tasks.
 
 python -m benchmarks.contact_sheets [--folder docs/images]
 """
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from common import gl
+from common.config import packaged_names
 from common.envs.benchmark import BenchmarkEnv
 from common.envs.shifts import ROBOT_SHIFTS, ROBOT_TASKS, VIEW_SHIFTS
 
@@ -18,6 +19,10 @@ LABEL_HEIGHT = 18
 ROBOT_MOMENTS = {"robot_reach": (0, 4), "robot_peg_in_box": (0, 22)}
 VIEW_TASKS = ("walker_walk", "cheetah_run", "cartpole_swingup")
 VIEW_MOMENTS = (1, 26, 51)
+FOREGROUND_TASKS = {task: "video_hard" for task in packaged_names("tasks")} | dict.fromkeys(
+    ROBOT_TASKS, "test5"
+)
+FOREGROUND_STEP = 10
 
 
 def main() -> None:
@@ -28,7 +33,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     gl.select_backend()
-    for name, sheet in (("robot_looks", robot_looks()), ("views", views())):
+    for name, sheet in (("robot_looks", robot_looks()), ("views", views()), ("foregrounds", foregrounds())):
         path = folder / f"{name}.png"
         cv2.imwrite(str(path), sheet[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
         print(f"{path}: {sheet.shape[1]}x{sheet.shape[0]}, {path.stat().st_size / 1024:.0f} KiB")
@@ -75,6 +80,24 @@ def views() -> np.ndarray:
             env.close()
         rows.append(labelled(np.concatenate(pictures, axis=1), shift))
     return np.concatenate(rows)
+
+
+def foregrounds() -> np.ndarray:
+    """A column per task: as it is trained, under its hardest shift, and the true foreground of both."""
+    columns = []
+    for task, shift in FOREGROUND_TASKS.items():
+        pictures = []
+        for look in ("train", shift):
+            env = BenchmarkEnv(task, look, seed=SEED)
+            random = np.random.RandomState(SEED)
+            obs, _ = env.reset(options={"evaluation": 0, "episode": 0, "episodes": 1})
+            for _ in range(FOREGROUND_STEP):
+                obs, *_ = env.step(random.uniform(-1, 1, env.action_size))
+            pictures.append(newest(obs))
+            mask = np.repeat(env.segmentation()[..., None], 3, axis=2).astype(np.uint8) * 255
+            env.close()
+        columns.append(labelled(enlarged(np.concatenate([*pictures, mask]), 1.5), task))
+    return np.concatenate(columns, axis=1)
 
 
 def newest(obs: np.ndarray) -> np.ndarray:

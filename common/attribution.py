@@ -1,5 +1,6 @@
 """Attribution of a Q-value to pixels, for every agent."""
 
+import math
 from typing import Protocol
 
 import torch
@@ -42,3 +43,21 @@ def _backpropagate(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Te
 def frame_attribution(gradient: Tensor) -> Tensor:
     """Largest |gradient| over each stacked frame's colours: (B, F·3, H, W) → (B, F, H, W)."""
     return reduce(gradient.abs(), "b (f c) h w -> b f h w", "max", c=3)
+
+
+def saliency_mask(attribution: Tensor, quantile: float) -> Tensor:
+    """The pixels whose attribution is at or above the frame's ρ-quantile: M_ρ of SGQN, section 4.1.
+
+    Args:
+        attribution: (B, F, H, W), one map per stacked frame.
+        quantile: ρ in (0, 1), of each frame's H·W values, linearly interpolated.
+
+    Returns:
+        bool (B, F, H, W), about 1 − ρ of it true.
+    """
+    values = attribution.flatten(2)  # (B, F, H·W)
+    # An interpolated quantile lies above its lower neighbour, so "at or above" it means at or above the
+    # upper neighbour: one order statistic decides, and no sort is needed.
+    rank = math.ceil(quantile * (values.shape[-1] - 1)) + 1
+    threshold = values.kthvalue(rank, dim=-1).values
+    return attribution >= threshold[..., None, None]

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_train, _add_eval, _add_explain, _add_config, _add_study, _add_doctor):
+    for add in (_add_train, _add_eval, _add_explain, _add_rho, _add_config, _add_study, _add_doctor):
         add(commands)
     return parser
 
@@ -151,29 +151,92 @@ def _add_explain(commands: Commands) -> None:
     parser = _command(
         commands,
         "explain",
-        "draw what a run's agent sees under visual shifts, as RUN_DIR/sheet.png",
+        "show what runs' agents see under visual shifts: videos, contact sheets, numbers, a page",
         "smg explain runs/walker_walk/smg/seed0",
-        "smg explain runs/walker_walk/smg/seed0 --shifts train,video_hard",
+        "smg explain runs/walker_walk/smg/seed0 --shifts train,video_hard --html",
+        "smg explain runs/walker_walk/{sac,svea,sgqn,smg}/seed0 --methods observation,binarised",
+        "smg explain runs/walker_walk/sac/seed0 --methods observation,truth,gradient,occlusion --frames 10",
     )
-    parser.add_argument("run_folder", metavar="RUN_DIR", help="folder of a run")
     parser.add_argument(
-        "--shifts", help="comma-separated visual shifts, or all; by default the run's eval.shifts"
+        "run_folders",
+        metavar="RUN_DIR",
+        nargs="+",
+        help="folders of runs; several are shown below each other, on the frames of the first one's episodes",
     )
-    _add_overrides(parser)
+    parser.add_argument(
+        "--shifts", metavar="A,B", help="visual shifts, or all; by default the first run's eval.shifts"
+    )
+    parser.add_argument("--episodes", metavar="N", type=int, default=1, help="episodes per shift (1)")
+    parser.add_argument(
+        "--frames", metavar="N", type=int, default=50, help="frames of each episode, evenly spaced (50)"
+    )
+    parser.add_argument(
+        "--methods",
+        metavar="A,B",
+        help="columns: observation, truth, attribution, gradient, guided_gradcam, occlusion, binarised, and "
+        "what the agent has of its own (docs/explain.md)",
+    )
+    parser.add_argument("--html", action="store_true", help="also write one page to scrub through an episode")
+    parser.add_argument("--output", metavar="DIR", help="by default RUN_DIR/explain")
     _add_allow_code(parser)
-    parser.set_defaults(run=_explain)
+    # Behind several folders there is no place of their own for overrides; they are told by their =.
+    parser.set_defaults(run=_explain, overrides=[])
 
 
 def _explain(arguments: argparse.Namespace) -> int:
     from common.config import load_run_config
+    from common.explain.command import Options, explain
 
-    folder = Path(arguments.run_folder)
-    overrides = [] if arguments.shifts is None else [f"eval.shifts=[{arguments.shifts}]"]
-    config = load_run_config(folder, [*overrides, *arguments.overrides], arguments.allow_code)
-    from common.explain.sheet import write_sheet
+    given = [*arguments.run_folders, *arguments.overrides]
+    overrides = [text for text in given if "=" in text and not Path(text).exists()]
+    folders = [Path(text) for text in given if text not in overrides]
+    if arguments.shifts is not None:
+        overrides.insert(0, f"eval.shifts=[{arguments.shifts}]")
+    configs = [load_run_config(folder, overrides, arguments.allow_code) for folder in folders]
+    options = Options(
+        episodes=arguments.episodes,
+        frames=arguments.frames,
+        methods=None if arguments.methods is None else tuple(arguments.methods.split(",")),
+        output=None if arguments.output is None else Path(arguments.output),
+        html=arguments.html,
+    )
+    return explain(configs, folders, options)
 
-    print(write_sheet(config, folder))
-    return 0
+
+def _add_rho(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "rho",
+        "measure how much of a task's picture is foreground, and suggest smg.rho and sgqn.quantile",
+        "smg rho walker_walk",
+        "smg rho cartpole_swingup env.model=smg --run runs/cartpole_swingup/smg/seed0",
+    )
+    parser.add_argument("task", metavar="TASK", help="walker_walk, robot_reach or any suite DOMAIN_TASK")
+    parser.add_argument(
+        "--run", metavar="RUN_DIR", dest="run_folder", help="measure under this run's policy too"
+    )
+    parser.add_argument("--steps", metavar="N", type=int, default=500, help="agent steps per policy (500)")
+    _add_overrides(parser)
+    _add_allow_code(parser)
+    parser.set_defaults(run=_rho)
+
+
+def _rho(arguments: argparse.Namespace) -> int:
+    from common.config import load, load_run_config
+
+    if arguments.steps < 1:
+        raise UserError(f"--steps is {arguments.steps}; it must be at least 1")
+    config = load("smg", arguments.task, "paper", overrides=arguments.overrides)
+    run = None
+    if arguments.run_folder is not None:
+        folder = Path(arguments.run_folder)
+        overrides = [f"env.model={config.env.model}", *arguments.overrides]
+        run = load_run_config(folder, overrides, arguments.allow_code), folder
+        if run[0].task != config.task:
+            raise UserError(f"{folder} is a run of {run[0].task}, not of {config.task}")
+    from common.explain.rho import rho
+
+    return rho(config, arguments.steps, run)
 
 
 def _add_config(commands: Commands) -> None:

@@ -175,7 +175,9 @@ def refuse_links(folder: Path) -> None:
     root = folder.resolve()
     for path in folder.rglob("*"):
         # Inside the folders of earlier W&B runs nothing is written again, and W&B links its logs there.
-        if path.relative_to(folder).parts[0] == "wandb" and len(path.relative_to(folder).parts) > 2:
+        # Training's lie in wandb/, an explanation's in explain/wandb/.
+        parts = path.relative_to(folder).parts
+        if (parts[0] == "wandb" and len(parts) > 2) or (parts[:2] == ("explain", "wandb") and len(parts) > 3):
             continue
         if not path.resolve().is_relative_to(root):
             raise UserError(

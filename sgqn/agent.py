@@ -8,9 +8,10 @@ from pydantic import Field
 from torch import Tensor
 
 from common import losses as sac_losses
-from common.attribution import frame_attribution, guided_gradient
+from common.attribution import frame_attribution, guided_gradient, saliency_mask
 from common.augment import ImageSource
 from common.config import Config, Positive, Section, Share
+from common.frames import apart
 from common.networks import Decoder
 from common.programs import Inputs, Metrics
 from common.replay import Batch
@@ -115,7 +116,7 @@ class SGQN(SAC):
     def saliency(self, obs: Tensor, action: Tensor) -> Tensor:
         """M_ρ(Q₁, s, a): bool (B, F, H, W), from guided backpropagation through the current critic."""
         attribution = frame_attribution(guided_gradient(self.critic, obs, action))
-        return losses.saliency_mask(attribution, self.settings.quantile)
+        return saliency_mask(attribution, self.settings.quantile)
 
     def predict_saliency(self, obs: Tensor, action: Tensor) -> Tensor:
         """M_θ(f(s), a): the predicted mask's logits (B, 3F, H, W)."""
@@ -125,13 +126,13 @@ class SGQN(SAC):
         """SAC's, and the saliency that SGQN learns with.
 
         Returns:
-            saliency (N, F, H, W) bool; salient, the masked observation, and predicted, the predicted mask's
-            probabilities, (N, 3F, H, W).
+            saliency (N, F, H, W) bool; salient, the masked observation (N, 3F, H, W), 0–255; predicted, the
+            predicted mask's probabilities, (N, F, H, W), mean over a frame's colours.
         """
         explanation = super().explain(obs, action)
-        mask = losses.saliency_mask(frame_attribution(explanation["attribution"]), self.settings.quantile)
+        mask = saliency_mask(frame_attribution(explanation["attribution"]), self.settings.quantile)
         with torch.no_grad():
-            predicted = self.predict_saliency(obs, action).sigmoid()
+            predicted = apart(self.predict_saliency(obs, action).sigmoid()).mean(2)
         black = torch.zeros((), device=obs.device)
         salient = losses.masked(obs.float(), mask, black)
         return explanation | {"saliency": mask, "salient": salient, "predicted": predicted}

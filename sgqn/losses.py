@@ -1,29 +1,9 @@
-"""SGQN's losses and its saliency mask (Bertoin et al., 2022), pure functions of tensors."""
-
-import math
+"""SGQN's losses (Bertoin et al., 2022), pure functions of tensors."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from common.frames import over_colours
-
-
-def saliency_mask(attribution: Tensor, quantile: float) -> Tensor:
-    """M_ρ: the pixels whose attribution is at or above the frame's ρ-quantile (section 4.1).
-
-    Args:
-        attribution: (B, F, H, W), one map per stacked frame.
-        quantile: ρ in (0, 1), of each frame's H·W values, linearly interpolated.
-
-    Returns:
-        bool (B, F, H, W), about 1 − ρ of it true.
-    """
-    values = attribution.flatten(2)  # (B, F, H·W)
-    # An interpolated quantile lies above its lower neighbour, so "at or above" it means at or above the
-    # upper neighbour: one order statistic decides, and no sort is needed.
-    rank = math.ceil(quantile * (values.shape[-1] - 1)) + 1
-    threshold = values.kthvalue(rank, dim=-1).values
-    return attribution >= threshold[..., None, None]
 
 
 def masked(obs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""What an agent sees, as pictures."""
+"""What an agent sees: pictures, videos, a page, and numbers against the true foreground."""

@@ -25,7 +25,7 @@ PICTURE_BYTES = 600_000
 PICTURES_BYTES = 12_000_000
 """All pictures of a page together."""
 _PNG = b"\x89PNG\r\n\x1a\n"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 def page(results: Results, table: Table) -> str:
@@ -42,7 +42,7 @@ def page(results: Results, table: Table) -> str:
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("title", f"{study.name}: report"),
         tag("style", Html(STYLE.read_text(encoding="utf-8"))),
     )

@@ -144,7 +144,7 @@ def test_usage_errors_have_status_2(arguments: list[str], capsys: pytest.Capture
     assert "usage: smg" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "config", "doctor"])
+@pytest.mark.parametrize("command", ["train", "eval", "explain", "rho", "config", "doctor"])
 def test_every_command_explains_itself_with_examples(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from common import losses as sac_losses
-from common.attribution import frame_attribution, guided_gradient
+from common.attribution import frame_attribution, guided_gradient, saliency_mask
 from sgqn import losses
 from sgqn.agent import SGQNPlan
 from tests import released
@@ -36,7 +36,7 @@ def test_attribution_and_masks_are_those_of_the_released_code(stored):
     attribution = frame_attribution(guided_gradient(agent.critic, values["obs"], values["action"]))
     np.testing.assert_allclose(attribution, stored["attribution"], rtol=1e-4, atol=1e-9)
     for quantile in (0.95, 0.98):
-        mask = losses.saliency_mask(attribution, quantile)
+        mask = saliency_mask(attribution, quantile)
         expected = np.unpackbits(stored[f"mask_{quantile}"])[: mask.numel()].reshape(mask.shape)
         np.testing.assert_array_equal(mask, expected.astype(bool))
 
@@ -88,7 +88,7 @@ def test_quantile_mask_is_numpys_quantile():
     for quantile in (0.5, 0.9, 0.95, 0.98):
         threshold = np.quantile(attribution.flatten(2).numpy(), quantile, axis=2)
         expected = attribution.numpy() >= threshold[..., None, None]
-        np.testing.assert_array_equal(losses.saliency_mask(attribution, quantile), expected)
+        np.testing.assert_array_equal(saliency_mask(attribution, quantile), expected)
 
 
 def test_random_fill_lies_between_the_batchs_extremes():

@@ -1,0 +1,125 @@
+"""`smg explain` on runs of initial weights: files, numbers, and what it refuses."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import cv2
+import pytest
+
+from common import cli
+from common.errors import UserError
+from common.explain import command
+from tests.common.explain.conftest import STEPS
+
+
+def numbers(folder, label, shift):
+    return json.loads((folder / "explain.json").read_text())[label]["shifts"][shift]
+
+
+def test_one_run_under_two_shifts(untrained, capsys):
+    folder = untrained("smg")
+    assert cli.main(["explain", str(folder), "--frames", "4", "--episodes", "2"]) == 0
+    output = folder / "explain"
+    printed = [output / name for name in ("train.mp4", "train.png", "video_hard.mp4", "video_hard.png")]
+    printed += [output / "explain.json", output / "sheet.png"]
+    assert capsys.readouterr().out.split() == [str(path) for path in printed]
+
+    video, sheet = cv2.VideoCapture(str(output / "video_hard.mp4")), cv2.imread(str(output / "sheet.png"))
+    frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    assert frames == 2 * 4 and sheet is not None
+    # observation, truth, attribution, mask, foreground, background, reconstruction, augmented
+    assert sheet.shape[1] > 8 * 168 and video.get(cv2.CAP_PROP_FRAME_WIDTH) > 8 * 168
+
+    train, hard = numbers(output, "smg", "train"), numbers(output, "smg", "video_hard")
+    assert train["numbers"]["mask/stability"] == 1 and 0 <= hard["numbers"]["mask/stability"] <= 1
+    assert 0.02 < train["numbers"]["truth/share"] < 0.15
+    assert {"mask/iou", "binarised/average_precision", "reconstruction/foreground_error"} <= train[
+        "numbers"
+    ].keys()
+    assert [episode["length"] for episode in train["episodes"]] == [STEPS, STEPS]
+    assert len(hard["curves"]["attribution/deletion"]) == 11
+
+
+class Recorder:
+    """Stands in for W&B: keeps what it is sent."""
+
+    sent: ClassVar[list] = []
+
+    def __init__(self, config, folder):
+        self.name = config.wandb.name
+
+    def update(self, rows):
+        self.sent.append((self.name, rows))
+
+    def finish(self):
+        pass
+
+
+def test_several_runs_see_the_same_frames_each_at_its_size(untrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "Mirror", Recorder)
+    folders = [untrained(agent) for agent in ("sac", "rad", "sgqn")]  # rad crops from larger frames
+    methods = "observation,truth,binarised,gradient,guided_gradcam,occlusion"
+    arguments = [
+        "--methods",
+        methods,
+        "--shifts",
+        "video_hard",
+        "--frames",
+        "2",
+        "--output",
+        str(tmp_path / "beside"),
+    ]
+    assert cli.main(["explain", *map(str, folders), *arguments]) == 0
+    found = {label: numbers(tmp_path / "beside", label, "video_hard") for label in ("sac", "rad", "sgqn")}
+    episodes = [each["episodes"] for each in found.values()]
+    assert episodes[0] == episodes[1] == episodes[2]
+    shares = {label: each["numbers"]["truth/share"] for label, each in found.items()}
+    assert shares["sac"] == shares["sgqn"]
+    assert shares["rad"] != shares["sac"] and shares["rad"] == pytest.approx(shares["sac"], rel=0.8)
+    assert {"occlusion/foreground_mass", "gradient/pointing"} <= found["rad"]["numbers"].keys()
+    assert "saliency/iou" in found["sgqn"]["numbers"]
+    [(name, [row])] = Recorder.sent
+    assert name == "sac explained" and row["step"] == 30
+    assert row["explain/rad/video_hard/truth/share"] == shares["rad"]
+
+
+def test_labels_are_as_short_as_tells_runs_apart():
+    def labels(*runs):
+        return command._labels(
+            [SimpleNamespace(agent=agent) for agent, _ in runs], [Path(folder) for _, folder in runs]
+        )
+
+    assert labels(("sac", "a/sac/seed0"), ("smg", "a/smg/seed0")) == ["sac", "smg"]
+    ablated = labels(("sgqn", "a/sgqn/seed0"), ("sgqn", "a/sgqn-no_consistency/seed0"))
+    assert ablated == ["sgqn/seed0", "sgqn-no_consistency/seed0"]
+    with pytest.raises(UserError, match="more than once"):
+        labels(("sac", "a"), ("sac", "a"))
+
+
+def refused(capsys, *arguments):
+    assert cli.main(["explain", *map(str, arguments)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("smg: ") and error.count("\n") == 1
+    return error
+
+
+def test_refusals_are_one_line_that_says_what_can_be_shown(untrained, capsys):
+    sac = untrained("sac")
+    error = refused(capsys, sac, "--methods", "observation,mask")
+    assert "sac cannot show 'mask'" in error
+    assert "observation, truth, attribution, gradient, guided_gradcam, occlusion, binarised" in error
+    assert "sac cannot show 'heat'" in refused(capsys, sac, "--methods", "heat")
+    assert "--frames is 0" in refused(capsys, sac, "--frames", "0")
+    assert "more than once" in refused(capsys, sac, sac)
+    assert not (sac / "explain").exists()
+
+    other = untrained("sgqn", task="cartpole_swingup")
+    assert "a run of cartpole_swingup" in refused(capsys, sac, other)
+    slower = untrained("drq", "env.action_repeat=4")
+    assert "env.action_repeat 4" in refused(capsys, sac, slower)
+    for path in (sac / "checkpoint").iterdir():
+        path.unlink()
+    assert "no checkpoint" in refused(capsys, sac)
+    assert "not a run folder" in refused(capsys, sac.parent)

@@ -1,0 +1,43 @@
+"""What is explained is the same simulator state under the shift and in training's looks."""
+
+import numpy as np
+import pytest
+
+from common.explain.recording import Stage, again
+
+ARGUMENTS = {"task": "walker_walk", "seed": 3, "episode_steps": 24, "data_root": None}
+
+
+@pytest.fixture
+def actions():
+    return np.random.RandomState(0).uniform(-1, 1, (6, 6)).astype(np.float32)
+
+
+def recorded(shift, actions, every=1):
+    stage = Stage(ARGUMENTS, shift)
+    try:
+        return stage.record(again(actions), episode=1, episodes=2, every=every)
+    finally:
+        stage.close()
+
+
+def test_a_shift_and_training_show_the_same_states(actions, monkeypatch):
+    monkeypatch.delenv("SMG_DATA", raising=False)
+    shifted, plain = recorded("video_hard", actions), recorded("train", actions)
+    np.testing.assert_array_equal(shifted.plain, plain.obs)
+    np.testing.assert_array_equal(shifted.truth, plain.truth)
+    np.testing.assert_array_equal(shifted.rewards, plain.rewards)
+    assert (shifted.obs != plain.obs).mean() > 0.5
+    assert shifted.summary == {
+        "return": plain.rewards.sum(),
+        "length": 6,
+        "background": shifted.background,
+    }
+
+
+def test_frames_are_evenly_spaced_from_the_first(actions):
+    every, all_of_them = recorded("train", actions, every=4), recorded("train", actions)
+    assert every.steps.tolist() == [0, 4]
+    np.testing.assert_array_equal(every.obs, all_of_them.obs[::4])
+    np.testing.assert_array_equal(every.truth, all_of_them.truth[::4])
+    np.testing.assert_array_equal(every.rewards, all_of_them.rewards)

@@ -98,6 +98,10 @@ class SODA(RAD):
         self.update_slow_copies()
         return report(terms)
 
+    def encoder_losses(self, inputs: Inputs, plan: SODAPlan) -> dict[str, Tensor]:
+        terms = super().encoder_losses(inputs, plan)
+        return terms | (self.auxiliary_losses(inputs) if plan.auxiliary else {})
+
     def auxiliary_losses(self, inputs: Inputs) -> dict[str, Tensor]:
         """The prediction of the slow copies' latents, compared with them."""
         predicted = self.predictor(self.projection(self.critic.trunk(inputs["softly_augmented"])))

@@ -190,7 +190,18 @@ class Replay:
         if not len(self):
             raise RuntimeError("the replay is empty")
         rows = torch.randint(len(self), (batch,), generator=self._generator, device=self.storage)
-        rows = (rows + self._oldest % self.capacity) % self.capacity
+        return self._batch((rows + self._oldest % self.capacity) % self.capacity)
+
+    def newest(self, count: int) -> Batch:
+        """The `count` transitions added last, in order."""
+        if not 0 < count <= len(self):
+            raise ValueError(f"the replay holds {len(self)} transitions, not {count}")
+        rows = torch.arange(self._transition_count - count, self._transition_count, device=self.storage)
+        return self._batch(rows % self.capacity)
+
+    def _batch(self, rows: Tensor) -> Batch:
+        """The transitions in these rows of the ring, on the training device."""
+        batch = len(rows)
         values = self._gather(self._values, rows)
         slots = self._window_slots.index_select(0, rows).flatten()
         frames = self._gather(self._frames, slots)

@@ -7,9 +7,9 @@ Hyper-parameters: see configs/default.yaml and the papers cited there.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,10 @@ class Critic(nn.Module):
         self.projection = Projection(trunk.output_size, latent)
         self.q1 = MLP(latent + action_size, hidden, 1)
         self.q2 = MLP(latent + action_size, hidden, 1)
+
+    def encoder(self) -> nn.ModuleList:
+        """What the critic's losses and every auxiliary one move together: trunk and projection."""
+        return nn.ModuleList([self.trunk, self.projection])
 
     def encode(self, *views: Tensor) -> Tensor:
         """Views (B, C, H, W), encoded as one batch → latents (views·B, latent)."""
@@ -81,6 +85,10 @@ class Plan:
 
     actor: bool
     targets: bool
+
+
+Examination = Callable[[Inputs, Any], Metrics]
+"""Looks at an update's prepared inputs and its plan, before the update."""
 
 
 class SAC:
@@ -174,10 +182,15 @@ class SAC:
         """Transitions that the update at agent step `step` takes."""
         return self.config.train.batch
 
-    def update(self, batch: Batch, step: int) -> Metrics:
-        """One training step at agent step `step`; returns detached 0-d tensors."""
+    def update(self, batch: Batch, step: int, examine: Examination | None = None) -> Metrics:
+        """One training step at agent step `step`; returns detached 0-d tensors.
+
+        `examine` sees what the step is about to learn from, and its metrics join those of the step.
+        """
         plan = self.plan(step)
-        return self.programs(self.prepare(batch, plan), plan)
+        inputs = self.prepare(batch, plan)
+        examined = {} if examine is None else examine(inputs, plan)
+        return self.programs(inputs, plan) | examined
 
     def plan(self, step: int) -> Plan:
         """Which parts run at this agent step."""
@@ -185,7 +198,10 @@ class SAC:
         return Plan(actor=step % settings.actor_every == 0, targets=step % settings.target_every == 0)
 
     def prepare(self, batch: Batch, plan: Plan) -> Inputs:
-        """Everything an update needs, all its random numbers drawn, as fixed-shape tensors."""
+        """Everything an update needs, all its random numbers drawn, as fixed-shape tensors.
+
+        The first dimension of a tensor counts samples; one without dimensions belongs to the whole batch.
+        """
         inputs = {
             "obs": self.shift(batch.obs),
             "action": batch.action,
@@ -270,6 +286,25 @@ class SAC:
             follow(target, source, rate)
 
     # Looking inside
+
+    def encoder_losses(self, inputs: Inputs, plan: Plan) -> dict[str, Tensor]:
+        """Every loss term of an update that may move the shared encoder, before its weight."""
+        return self.critic_losses(inputs)[0]
+
+    def mask_shares(self) -> dict[str, float]:
+        """Metrics that are the mean of a mask, with the share of the image that it should cover."""
+        return {}
+
+    def auxiliary_period(self) -> int:
+        """Agent steps from one update in which every part runs to the next; at 0 all do."""
+        return getattr(self.config.settings, "auxiliary_every", 1)
+
+    def uncompiled(self) -> Self:
+        """This agent, sharing all it has, without compiled methods: a compiled loss allows one backward."""
+        agent = copy.copy(self)
+        for name in self.COMPILED:
+            vars(agent).pop(name, None)
+        return agent
 
     def explain(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
         """What a person wants to see of uint8 observations (N, C, H, W) and actions (N, A).

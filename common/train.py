@@ -24,6 +24,7 @@ from common.build import Parts, build, replay_size
 from common.clock import Clock
 from common.config import Config
 from common.console import Console
+from common.diagnosis import Diagnosis
 from common.envs.backgrounds import data_summary
 from common.envs.processes import EnvironmentDied
 from common.errors import UserError
@@ -71,6 +72,7 @@ class Trainer:
         self.env_restarts = 0
         self.seconds = 0.0
         self.latest: dict[str, Tensor] = {}
+        self.diagnosis = Diagnosis(self.agent, config.train.log_every)
         self.clock = Clock()
         self.metrics = JsonLines(folder.metrics)
         self.evaluation_log = JsonLines(folder.evaluations)
@@ -175,7 +177,10 @@ class Trainer:
         while self.updates < self.updates_due():
             with self.clock("update"):
                 batch = self.replay.sample(self.agent.batch_size(step))
-                self.latest |= self.agent.update(batch, step)
+                # Of a burst, only the last update can still be the newest when a line is written.
+                last = self.updates + 1 == self.updates_due()
+                examine = self.diagnosis.examine if last and self.diagnosis.due(step) else None
+                self.latest |= self.agent.update(batch, step, examine)
             self.updates += 1
             if burst:
                 self.console.burst(self.updates, self.updates_due())
@@ -196,6 +201,11 @@ class Trainer:
         """Record the episode and begin the next."""
         self.record({"step": self.step} | {f"episode/{name}": value for name, value in self.episode.items()})
         self.console.episode(self.episode["return"])
+        length = self.episode["length"]
+        # The policy's own steps throughout, and all of them in the replay, which a resume may have emptied.
+        if self.burst_done and length <= min(self.step - self.config.train.random_steps, len(self.replay)):
+            with self.clock("diagnose"):
+                self.latest |= self.diagnosis.episode(self.replay.newest(length), seed=self.step)
         self.begin_episode()
 
     def begin_episode(self) -> None:
@@ -241,6 +251,10 @@ class Trainer:
         """
         metrics = self.newest()
         self.check_finite(metrics)
+        ratios, warnings = self.diagnosis.judge(metrics)
+        metrics |= ratios
+        for warning in warnings:
+            self.console.say(f"warning at step {self.step}: {warning}")
         self.record(
             {"step": self.step} | metrics | self.clock.shares() | {"seconds": round(self.elapsed(), 3)}
         )
@@ -341,6 +355,7 @@ class Trainer:
             "seconds": self.elapsed(),
             "offsets": [self.metrics.offset, self.evaluation_log.offset],
             "latest": self.latest,
+            "warned": self.diagnosis.warned,
             "obs": torch.from_numpy(self.obs.copy()),
             "agent": self.agent.state_dict(),
             "replay": self.replay.state_dict(),
@@ -383,6 +398,9 @@ class Trainer:
         self.env_restarts = state["env_restarts"]
         self.seconds = state["seconds"]
         self.latest = {name: value.to(self.agent.device) for name, value in state["latest"].items()}
+        self.diagnosis.warned = state.get(
+            "warned", []
+        )  # absent from a run that began before there were warnings
         self.obs = state["obs"].numpy()
         self.agent.load_state_dict(state["agent"])
         self.env.load_state_dict(state["env"])

@@ -57,7 +57,7 @@ class SGQN(SAC):
             initialise_weights=False,
         )
         self.networks["predictor"] = self.predictor
-        encoder = [*self.critic.trunk.parameters(), *self.critic.projection.parameters()]
+        encoder = self.critic.encoder().parameters()
         self.optimizers["auxiliary"] = self.adam("auxiliary", [*encoder, *self.predictor.parameters()])
 
     def plan(self, step: int) -> SGQNPlan:
@@ -103,15 +103,17 @@ class SGQN(SAC):
         return terms, values(q, target)
 
     def update_saliency(self, inputs: Inputs) -> Metrics:
-        """Predict, from the augmented observation, the mask of the plain one (eq. 4)."""
-        mask = self.saliency(inputs["obs"], inputs["action"])  # of the critic as its step left it
-        terms = {
-            "self_supervised": losses.self_supervised(
-                self.predict_saliency(inputs["augmented"], inputs["action"]), mask
-            )
-        }
+        """Move predictor and encoder towards the saliency of the critic as its step left it."""
+        terms, diagnostics = self.saliency_losses(inputs)
         self.minimise(self.weighted(terms), "auxiliary", clip=self.config.optim.auxiliary.clip)
-        return report(terms)
+        return report(terms) | diagnostics
+
+    def saliency_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
+        """Predict, from the augmented observation, the mask of the plain one (eq. 4)."""
+        mask = self.saliency(inputs["obs"], inputs["action"])
+        logits = self.predict_saliency(inputs["augmented"], inputs["action"])
+        terms = {"self_supervised": losses.self_supervised(logits, mask)}
+        return terms, {"saliency/predicted_mean": logits.detach().sigmoid().mean()}
 
     def saliency(self, obs: Tensor, action: Tensor) -> Tensor:
         """M_ρ(Q₁, s, a): bool (B, F, H, W), from guided backpropagation through the current critic."""
@@ -121,6 +123,13 @@ class SGQN(SAC):
     def predict_saliency(self, obs: Tensor, action: Tensor) -> Tensor:
         """M_θ(f(s), a): the predicted mask's logits (B, 3F, H, W)."""
         return self.predictor(torch.cat([self.critic.encode(obs), action], 1))
+
+    def encoder_losses(self, inputs: Inputs, plan: SGQNPlan) -> dict[str, Tensor]:
+        terms = super().encoder_losses(inputs, plan)
+        return terms | (self.saliency_losses(inputs)[0] if plan.auxiliary else {})
+
+    def mask_shares(self) -> dict[str, float]:
+        return {"saliency/predicted_mean": 1 - self.settings.quantile}
 
     def explain(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
         """SAC's, and the saliency that SGQN learns with.

@@ -91,7 +91,7 @@ class SMG(SAC):
             "inverse_dynamics": self.inverse_dynamics,
         }
         self.networks |= models
-        parameters = [*self.critic.trunk.parameters(), *self.critic.projection.parameters()]  # f⁺
+        parameters = list(self.critic.encoder().parameters())  # f⁺
         for model in models.values():
             parameters += model.parameters()
         self.optimizers["auxiliary"] = self.adam("auxiliary", parameters)
@@ -122,15 +122,19 @@ class SMG(SAC):
 
     def step(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
         """Critic, actor, targets, separated models (section 3 of the paper)."""
-        if plan.attribution or (plan.models and self.active("background")):
-            inputs = inputs | {"composed": self.compose(inputs["obs"], inputs["backdrop"])}  # τ_attrib(o)
-        if plan.attribution:
-            inputs = inputs | {"augmented": inputs["composed"]}  # τ(o)
-
+        inputs = self.completed(inputs, plan)
         metrics = super().step(inputs, plan)
         if plan.models:
             metrics |= self.update_models(inputs, plan)
         return metrics
+
+    def completed(self, inputs: Inputs, plan: SMGPlan) -> Inputs:
+        """The inputs with the views that the current mask composes."""
+        if plan.attribution or (plan.models and self.active("background")):
+            inputs = inputs | {"composed": self.compose(inputs["obs"], inputs["backdrop"])}  # τ_attrib(o)
+        if plan.attribution:
+            inputs = inputs | {"augmented": inputs["composed"]}  # τ(o)
+        return inputs
 
     def critic_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
         """Bellman loss on o; on τ(o), consistency with Q(o) alone (poster eq. 5)."""
@@ -208,6 +212,14 @@ class SMG(SAC):
         """τ_attrib(o) = o ⊙ M + ε ⊙ (1 − M), with the current networks' soft mask, detached."""
         mask = self.foreground.images(self.critic.encode(obs)).mask
         return compose(obs, mask.squeeze(2), backdrop)
+
+    def encoder_losses(self, inputs: Inputs, plan: SMGPlan) -> dict[str, Tensor]:
+        inputs = self.completed(inputs, plan)
+        terms = super().encoder_losses(inputs, plan)
+        return terms | (self.model_losses(self.see(inputs), inputs, plan) if plan.models else {})
+
+    def mask_shares(self) -> dict[str, float]:
+        return {"models/mask_mean": self.settings.rho}
 
     def explain(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
         """SAC's, and what the two models see in uint8 observations (N, 3F, H, W).

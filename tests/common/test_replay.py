@@ -79,6 +79,19 @@ def test_samples_equal_stacks_built_from_whole_episodes(lengths: list[int], held
     assert seen == set(range(total - held, total))  # the newest ones, each of them, and no other
 
 
+def test_the_newest_transitions_come_in_order_and_draw_nothing():
+    memory, oracle = make_replay(), Episodes()
+    oracle.play(memory, [5, 5, 5, 5, 5, 3], np.random.default_rng(1))
+    before = memory.state_dict()["generator"]
+    batch = memory.newest(13)
+    total = len(oracle.transitions)
+    assert [index_of(batch, row, oracle.transitions) for row in range(13)] == list(range(total - 13, total))
+    assert torch.equal(memory.state_dict()["generator"], before)
+    for count in (0, len(memory) + 1):
+        with pytest.raises(ValueError, match="holds 20 transitions"):
+            memory.newest(count)
+
+
 def test_stacks_stay_right_after_every_single_step():
     memory, oracle = make_replay(capacity=6, episode_steps=3), Episodes()
     rng = np.random.default_rng(2)

@@ -18,7 +18,7 @@ class CountingSMG(SMG):
 
     counts: ClassVar[Counter[str]] = Counter()
 
-    def update(self, batch, step):
+    def update(self, batch, step, examine=None):
         plan = self.plan(step)
         done = {"critic": True, "actor": plan.actor, "targets": plan.targets, "models": plan.models}
         done["mask_ratio"] = plan.models and plan.mask_ratio

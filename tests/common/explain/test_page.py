@@ -4,14 +4,15 @@ import base64
 import html
 import json
 import re
-import shutil
 
 import cv2
 import numpy as np
 import pytest
+from selenium.webdriver.support.wait import WebDriverWait
 
 from common.explain.page import Shown, page, sprite
 from common.explain.recording import Recording
+from tests.browser import show
 
 FRAMES = 12
 LABEL = "</script><b>smg"
@@ -59,23 +60,6 @@ def test_the_page_is_whole_and_names_are_text(written):
     assert "<td>mask/iou</td><td>0.250</td>" in written and "<td>–</td>" in written
 
 
-@pytest.fixture
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs Debian's packages chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=driver)
-    opened = webdriver.Chrome(options=options, service=service)
-    yield opened
-    opened.quit()
-
-
 PIXEL = """
 const canvas = document.querySelector(`section:not(.hidden) canvas[data-column="${arguments[0]}"]`);
 return canvas.getContext("2d").getImageData(42, 42, 1, 1).data[0];
@@ -89,8 +73,8 @@ slider.dispatchEvent(new Event("input"));
 
 def test_scrubbing_and_switching_show_the_frames(written, browser, tmp_path):
     (tmp_path / "index.html").write_text(written)
-    browser.get(f"file://{tmp_path}/index.html")
-    wait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait(browser, 60)
+    show(browser, tmp_path / "index.html")
+    wait = WebDriverWait(browser, 60)
 
     def shows(column, level):
         wait.until(lambda opened: abs(opened.execute_script(PIXEL, column) - level) < 3)

@@ -398,9 +398,7 @@ class Trainer:
         self.env_restarts = state["env_restarts"]
         self.seconds = state["seconds"]
         self.latest = {name: value.to(self.agent.device) for name, value in state["latest"].items()}
-        self.diagnosis.warned = state.get(
-            "warned", []
-        )  # absent from a run that began before there were warnings
+        self.diagnosis.warned = state["warned"]
         self.obs = state["obs"].numpy()
         self.agent.load_state_dict(state["agent"])
         self.env.load_state_dict(state["env"])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import common.train
-from common.config import load
+from common.config import load, load_run_config
 from common.console import Console
 from common.diagnosis import ROWS, Diagnosis, FiringUnits, soft_returns
 from common.hardware import concrete
@@ -24,7 +24,7 @@ from tests.baselines.batches import random_batch
 from tests.synchronisation import ForbidSynchronisation
 
 FULL = 2000
-TINY = ("env.image_size=24", "network.strides=[2]")
+TINY = ("env.image_size=24", "network.strides=[2,1]")
 QUICK = (
     "train.steps=24",
     "train.random_steps=8",
@@ -308,7 +308,7 @@ def test_a_white_mask_and_a_saturated_policy_are_named_once_in_a_run_of_two_sess
     config = runs.smoke(folder, "smg", *QUICK)
     assert train(config) == 75
     assert len(said) == 2
-    assert train(config, resume=folder) == 0
+    assert train(load_run_config(folder), resume=folder) == 0
     mask, policy = sorted(said)
     assert mask.startswith("warning at step 12: models/mask_mean is 1, the mask is all white (expected 0.06)")
     assert policy.startswith(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import common.train
-from common.config import load
+from common.config import load, load_run_config
 from common.console import Console
 from common.diagnosis import ROWS, Diagnosis, FiringUnits, soft_returns
 from common.hardware import concrete
@@ -24,7 +24,7 @@ from tests.baselines.batches import random_batch
 from tests.synchronisation import ForbidSynchronisation
 
 FULL = 2000
-TINY = ("env.image_size=24", "network.strides=[2]")
+TINY = ("env.image_size=24", "network.strides=[2,1]")
 QUICK = (
     "train.steps=24",
     "train.random_steps=8",
@@ -62,7 +62,7 @@ def test_units_that_never_fire_are_dead():
     with torch.no_grad():
         mlp.linear0.bias.copy_(torch.tensor([1e3, -1e3, 1e3, -1e3]))  # 2 of 4 dead
         mlp.linear1.bias.copy_(torch.tensor([-1e6, 1e6, 1e6, 1e6]))  # 1 of 4
-        trunk.convolutions[0].bias.copy_(torch.tensor([-1e3, 1e3, 1e3]))  # 1 of 3
+        trunk.get_parameter("convolutions.0.bias").copy_(torch.tensor([-1e3, 1e3, 1e3]))  # 1 of 3
     other = MLP(2, 4, 1)
     with FiringUnits({mlp: "mlp"} | {part: "trunk" for part in trunk.modules()}) as units:
         mlp(torch.randn(5, 2))
@@ -79,8 +79,8 @@ def test_units_that_never_fire_are_dead():
 def test_a_unit_that_fires_in_any_pass_is_alive():
     layer = nn.Sequential(nn.Linear(1, 2), nn.ReLU())
     with torch.no_grad():
-        layer[0].weight.copy_(torch.tensor([[1.0], [-1.0]]))
-        layer[0].bias.zero_()
+        layer.get_parameter("0.weight").copy_(torch.tensor([[1.0], [-1.0]]))
+        layer.get_parameter("0.bias").zero_()
     for values, dead in (([1.0], 1 / 2), ([1.0, -1.0], 0)):
         with FiringUnits(dict.fromkeys(layer.modules(), "layer")) as units:
             for value in values:
@@ -284,7 +284,7 @@ class WhiteAndSaturated(SMG):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         with torch.no_grad():
-            self.foreground.decoder.conv2.bias[3] = 1e3
+            self.foreground.get_parameter("decoder.conv2.bias")[3] = 1e3
             self.actor.mlp.linear2.bias[: self.action_size] = 100
 
 
@@ -292,7 +292,7 @@ class Black(SGQN):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         with torch.no_grad():
-            self.predictor.conv2.bias.fill_(-1e3)
+            self.predictor.get_parameter("conv2.bias").fill_(-1e3)
 
 
 def test_a_white_mask_and_a_saturated_policy_are_named_once_in_a_run_of_two_sessions(
@@ -308,7 +308,7 @@ def test_a_white_mask_and_a_saturated_policy_are_named_once_in_a_run_of_two_sess
     config = runs.smoke(folder, "smg", *QUICK)
     assert train(config) == 75
     assert len(said) == 2
-    assert train(config, resume=folder) == 0
+    assert train(load_run_config(folder), resume=folder) == 0
     mask, policy = sorted(said)
     assert mask.startswith("warning at step 12: models/mask_mean is 1, the mask is all white (expected 0.06)")
     assert policy.startswith(

@@ -5,6 +5,8 @@ gradient. Captum's guided methods hook into ReLU modules, which these networks d
 backpropagation is `common.attribution`'s, and the tests hold it and what is built on it against Captum's.
 """
 
+from typing import Any, Protocol
+
 import torch.nn.functional as F
 from captum.attr import LayerAttribution, LayerGradCam, Occlusion, Saliency
 from einops import reduce
@@ -18,13 +20,20 @@ EVALUATIONS = 16
 """Occluded copies of the batch that one forward pass takes."""
 
 
+class ConvolutionalCritic(ExplainableCritic, Protocol):
+    """A critic whose trunk ends in a convolution."""
+
+    @property
+    def trunk(self) -> Any: ...
+
+
 def vanilla_gradient(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:
     """|∂Q₁/∂o| (Simonyan et al., 2014)."""
     pixels = obs.detach().float().requires_grad_()
     return Saliency(first_q(critic)).attribute(pixels, additional_forward_args=action).detach()
 
 
-def guided_gradcam(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:
+def guided_gradcam(critic: ConvolutionalCritic, obs: Tensor, action: Tensor) -> Tensor:
     """Guided backpropagation times Grad-CAM of the last convolution (Selvaraju et al., 2017).
 
     Grad-CAM weighs the convolution's channels by their mean gradient, keeps what is positive of their sum,

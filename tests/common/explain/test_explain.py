@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import pytest
@@ -87,9 +87,8 @@ def test_several_runs_see_the_same_frames_each_at_its_size(untrained, tmp_path, 
 
 def test_labels_are_as_short_as_tells_runs_apart():
     def labels(*runs):
-        return command._labels(
-            [SimpleNamespace(agent=agent) for agent, _ in runs], [Path(folder) for _, folder in runs]
-        )
+        configs: Any = [SimpleNamespace(agent=agent) for agent, _ in runs]
+        return command._labels(configs, [Path(folder) for _, folder in runs])
 
     assert labels(("sac", "a/sac/seed0"), ("smg", "a/smg/seed0")) == ["sac", "smg"]
     ablated = labels(("sgqn", "a/sgqn/seed0"), ("sgqn", "a/sgqn-no_consistency/seed0"))

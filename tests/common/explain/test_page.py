@@ -54,7 +54,8 @@ def test_the_page_is_whole_and_names_are_text(written):
     assert LABEL not in written and "&lt;/script&gt;&lt;b&gt;smg" in written
     assert not re.search(r'(src|href)="(?!data:|#)', written)
     assert "default-src 'none'" in html.unescape(written)
-    data = json.loads(re.search(r'id="data">(.*?)</script>', written, re.S)[1])
+    [content] = re.findall(r'id="data">(.*?)</script>', written, re.S)
+    data = json.loads(content)
     assert data["video_hard"]["steps"] == list(range(0, 24, 2))
     assert list(data["train"]["rows"][0]) == ["observation", "mask"]
     assert "<td>mask/iou</td><td>0.250</td>" in written and "<td>–</td>" in written

@@ -41,7 +41,7 @@ SETTINGS = (
     "checkpoint.every=5",
     "wandb.mode=offline",
 )
-ACTIVITIES = ("start", "act", "update", "burst", "wait", "store", "evaluate", "save")
+ACTIVITIES = ("start", "act", "update", "burst", "wait", "store", "diagnose", "evaluate", "save")
 DELICATE = ("start", "burst", "evaluate", "save")
 STEPS_TO_SEE = 0.0005  # seconds between two looks at what the run does
 

@@ -83,7 +83,8 @@ def test_two_shards_killed_and_stopped_half_way_do_every_run_once(
     assert "2 of 2 runs are done" in printed.err
     assert [attempts(run) for run in planned.runs] == [[75, 0], [75, 0]]
     cells = {
-        row["agent"]: float(row["mean"]) for row in csv.DictReader((planned.folder / "small.csv").open())
+        row["agent"]: float(row["mean"])
+        for row in csv.DictReader((planned.folder / "small.csv").read_text().splitlines())
     }
     assert cells == {run.column: pytest.approx(returns(run)[0]) for run in planned.runs}
     assert (planned.folder / "small.md").read_text().strip() in printed.out

@@ -33,7 +33,7 @@ fi
 
 case ${1:-} in
   "") package=. stamps=(.venv/.installed .venv/.installed-tests) ;;
-  tests) package='.[dev,cluster]' stamps=(.venv/.installed-tests) ;;
+  tests) package='.[dev]' stamps=(.venv/.installed-tests) ;;
   *) echo "usage: bash scripts/setup.sh [tests]" >&2; exit 2 ;;
 esac
 # The editable installation lists the packages that there were.

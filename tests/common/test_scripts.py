@@ -119,7 +119,7 @@ def test_set_up_for_tests_adds_to_that_for_training_and_serves_both(copy: Copy) 
     copy.python("python3", "3.12")
     assert copy.run("scripts/setup.sh").returncode == 0
     assert copy.run("scripts/setup.sh", "tests").returncode == 0
-    assert [line.rpartition(" ")[2] for line in copy.installations()] == [".", ".[dev,cluster]"]
+    assert [line.rpartition(" ")[2] for line in copy.installations()] == [".", ".[dev]"]
     for arguments in ((), ("tests",)):
         assert copy.run("scripts/setup.sh", *arguments).stdout == ""
     assert copy.run("scripts/setup.sh", "test").returncode == 2

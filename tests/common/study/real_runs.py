@@ -22,7 +22,7 @@ shifts: [train]
 seeds: [0]
 preset: smoke
 settings:
-  train: {{steps: {STEPS}, random_steps: {BURST}, burst_updates: 150, batch: 4, log_every: 1}}
+  train: {{steps: {STEPS}, random_steps: {BURST}, burst_updates: 400, batch: 4, log_every: 1}}
   eval: {{every: {STEPS}, shifts: [train]}}
   env: {{episode_steps: 40, image_size: 24}}
   network: {{strides: [2]}}

@@ -114,9 +114,15 @@ def is_mirrored(run: Path) -> bool:
     """Whether W&B's files, those of all sessions together, hold each of the run's records once."""
     files = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
     rows = [row for file in files for row in runs.wandb_history(file)]
-    sent = [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
+    # W&B keeps a description of a picture's own copy.
+    sent = [
+        {name: value for name, value in row.items() if not name.startswith("_") and name != "sheet"}
+        for row in rows
+    ]
     with RunFolder(run) as folder:
-        return sent == folder.records() and len({file.name for file in files}) == 1
+        records = folder.records()
+    pictured = ["sheet" in row for row in rows] == [bool(row.pop("sheet", False)) for row in records]
+    return sent == records and pictured and len({file.name for file in files}) == 1
 
 
 @dataclass

@@ -135,6 +135,7 @@ class Evaluation(Section):
     clips: Annotated[tuple[Count, Count], Field(strict=False)] | None
     envs: Positive
     processes: Count
+    sheet: bool
 
 
 class Data(Section):
@@ -321,8 +322,8 @@ def load(
     layers = [
         _packaged("default"),
         *_agent_layers(agent, agent_type),
-        *_task_layers(task, agent_type),
-        _packaged("presets", preset),
+        *_layers_for("tasks", task, agent_type),
+        *_layers_for("presets", preset, agent_type),
         *given,
     ]
     return _validate(*merge([_relevant(layer, agent, agent_type) for layer in layers]))
@@ -441,11 +442,11 @@ def _agent_layers(agent: str, agent_type: type[Any]) -> list[Layer]:
     return layers
 
 
-def _task_layers(task: str, agent_type: type[Any]) -> list[Layer]:
-    """The task's YAML, then what its `agents:` says for this agent alone."""
-    if task not in packaged_names("tasks"):
+def _layers_for(kind: str, name: str, agent_type: type[Any]) -> list[Layer]:
+    """The YAML of a task or preset, then what its `agents:` says for this agent alone."""
+    if name not in packaged_names(kind):
         return []
-    layer = _packaged("tasks", task)
+    layer = _packaged(kind, name)
     for_agents = layer.values.pop("agents", {})
     special = for_agents.get(registered_ancestor(agent_type), {})
     return [layer, Layer(layer.source, special, given=False)]

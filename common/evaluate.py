@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,18 @@ class Policy(Protocol):
 
     def act(self, obs: Tensor, sample: bool) -> Tensor:
         """Actions for observations."""
+        ...
+
+
+class Witness(Protocol):
+    """Looks at frames of each shift's first episode."""
+
+    def due(self, step: int) -> bool:
+        """Whether it looks before the action of this agent step of an episode."""
+        ...
+
+    def see(self, shift: str, step: int, obs: np.ndarray, truth: np.ndarray) -> None:
+        """Take an observation, uint8 (3F, H, W), and its true foreground, bool (H, W)."""
         ...
 
 
@@ -67,22 +80,23 @@ class Evaluator:
         number: int,
         check: Callable[[], None] = lambda: None,
         progress: Callable[[int, int], None] = lambda done, of: None,
+        witness: Witness | None = None,
     ) -> list[Record]:
         """Evaluation number `number`: every episode's shift, seed, episode, return, length and background.
 
         `check` is called between steps and may raise to stop early. A dead environment process is
-        replaced and its episodes are played again, once.
+        replaced and its episodes are played again, once; a `witness` then sees their frames again.
         """
         records: list[Record] = []
         total = len(self.shifts) * self.episodes
         for jobs in self._waves():
             progress(len(records), total)
             try:
-                records += self._play(jobs, policy, number, check)
+                records += self._play(jobs, policy, number, check, witness)
             except EnvironmentDied as error:
                 logger.warning("an evaluation environment died (%s); its episodes are played again", error)
                 self.close()
-                records += self._play(jobs, policy, number, check)
+                records += self._play(jobs, policy, number, check, witness)
         progress(total, total)
         return records
 
@@ -99,7 +113,12 @@ class Evaluator:
 
     @torch.no_grad()
     def _play(
-        self, jobs: list[tuple[int, int]], policy: Policy, number: int, check: Callable[[], None]
+        self,
+        jobs: list[tuple[int, int]],
+        policy: Policy,
+        number: int,
+        check: Callable[[], None],
+        witness: Witness | None,
     ) -> list[Record]:
         pool = self._open()
         playing = [env for env, _ in jobs]
@@ -120,6 +139,8 @@ class Evaluator:
         }
         while playing:
             check()
+            if witness is not None:
+                self._show(witness, pool, [records[env] for env in playing], playing, obs)
             actions = policy.act(torch.from_numpy(obs).to(policy.device), sample=False)
             step = pool.step(actions.cpu().numpy(), playing)
             for env, reward, info in zip(playing, step.rewards, step.infos, strict=True):
@@ -130,6 +151,20 @@ class Evaluator:
             playing = [env for env, on in zip(playing, going_on, strict=True) if on]
             obs = step.obs[going_on]
         return list(records.values())
+
+    def _show(
+        self, witness: Witness, pool: EnvPool, records: list[Record], playing: list[int], obs: np.ndarray
+    ) -> None:
+        """Let the witness see those of the playing environments that it asks for."""
+        rows = [
+            row
+            for row, record in enumerate(records)
+            if record["episode"] == 0 and witness.due(record["length"])
+        ]
+        if rows:
+            truths = pool.segmentation([playing[row] for row in rows])
+            for row, truth in zip(rows, truths, strict=True):
+                witness.see(records[row]["shift"], records[row]["length"], obs[row], truth)
 
     def _open(self) -> EnvPool:
         if self._pool is None:

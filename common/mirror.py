@@ -46,7 +46,10 @@ class Mirror:
             self._thread.start()
 
     def update(self, rows: list[Record]) -> None:
-        """Let W&B have all `rows` of the run so far, each with its agent `step`; never waits."""
+        """Let W&B have all `rows` of the run so far, each with its agent `step`; never waits.
+
+        A value that is a path becomes the picture in that file.
+        """
         self._rows = rows
         self._changed.set()
 
@@ -104,7 +107,7 @@ class Mirror:
             ended = self._ended
             rows = self._rows
             for number in range(sent, len(rows)):
-                run.log(rows[number], step=number)
+                run.log({name: _shown(value) for name, value in rows[number].items()}, step=number)
             sent = max(sent, len(rows))
         run.finish()
         _write_state(path, state | {"rows": sent, "session": None})
@@ -113,6 +116,13 @@ class Mirror:
         if not self._failed:
             self._failed = True
             logger.warning("W&B mirroring stopped (%s); the run's own files are complete", reason)
+
+
+def _shown(value: Any) -> Any:
+    """A value as W&B takes it."""
+    import wandb
+
+    return wandb.Image(str(value)) if isinstance(value, Path) else value
 
 
 def _read_state(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ config.yaml       the resolved configuration; config-until-N.yaml what a resume 
 provenance.json   versions, git commit, renderer, device, data sources
 metrics.jsonl     training, one JSON object per line
 eval.jsonl        every evaluation episode
+sheets/STEP.png   what the agent saw in the evaluation at that step
 checkpoint/       see common.checkpoint
 """
 
@@ -138,15 +139,24 @@ class RunFolder:
         """Let go of the lock."""
         self._lock.close()
 
+    def sheet(self, step: int) -> Path:
+        """The picture of the evaluation at a step."""
+        return self.path / "sheets" / f"{step:08}.png"
+
     def records(self) -> list[Record]:
-        """Every line of metrics.jsonl, and each evaluation's mean returns, in the order of steps.
+        """Every line of metrics.jsonl, and each evaluation in short, in the order of steps.
+
+        An evaluation's `sheet` is the path of its picture, where there is one.
 
         Raises:
             CorruptFile: one of the files is damaged.
         """
         metrics = read_json_lines(self.metrics, {"step": int})
-        means = mean_returns(read_json_lines(self.evaluations, EPISODE))
-        return sorted(metrics + means, key=lambda record: record["step"])
+        evaluations = summaries(read_json_lines(self.evaluations, EPISODE))
+        for record in evaluations:
+            if (sheet := self.sheet(record["step"])).is_file():
+                record["sheet"] = sheet
+        return sorted(metrics + evaluations, key=lambda record: record["step"])
 
     def __enter__(self) -> Self:
         return self
@@ -187,13 +197,21 @@ def refuse_links(folder: Path) -> None:
             raise UserError(f"{path} is neither a file nor a folder: remove it")
 
 
-def mean_returns(episodes: list[Record]) -> list[Record]:
-    """One record per evaluation with `eval/<shift>`, the mean return of its episodes."""
+def summaries(episodes: list[Record]) -> list[Record]:
+    """One record per evaluation: `eval/<shift>`, the mean return of its episodes, and `explain/<shift>/…`,
+    what was measured of the first of them."""
     returns: dict[int, dict[str, list[float]]] = {}
+    explained: dict[int, Record] = {}
     for episode in episodes:
-        returns.setdefault(episode["step"], {}).setdefault(episode["shift"], []).append(episode["return"])
+        step, shift = episode["step"], episode["shift"]
+        returns.setdefault(step, {}).setdefault(shift, []).append(episode["return"])
+        for name, value in episode.get("explained", {}).items():
+            if value is not None:
+                explained.setdefault(step, {})[f"explain/{shift}/{name}"] = value
     return [
-        {"step": step} | {f"eval/{shift}": sum(values) / len(values) for shift, values in shifts.items()}
+        {"step": step}
+        | {f"eval/{shift}": sum(values) / len(values) for shift, values in shifts.items()}
+        | explained.get(step, {})
         for step, shifts in returns.items()
     ]
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from common import checkpoint, gl
-from common.build import Parts, build, replay_size
+from common.build import Parts, build, episode_length, replay_size
 from common.clock import Clock
 from common.config import Config
 from common.console import Console
@@ -29,6 +29,8 @@ from common.envs.backgrounds import data_summary
 from common.envs.processes import EnvironmentDied
 from common.errors import UserError
 from common.evaluate import summary_table
+from common.explain.files import save_picture
+from common.explain.sheet import Sheet
 from common.foreground import measured
 from common.hardware import apply_switches, concrete
 from common.metrics import JsonLines, Record, read_json_lines
@@ -73,6 +75,7 @@ class Trainer:
         self.seconds = 0.0
         self.latest: dict[str, Tensor] = {}
         self.diagnosis = Diagnosis(self.agent, config.train.log_every)
+        self.sheet = Sheet(self.agent, config, episode_length(config)) if config.eval.sheet else None
         self.clock = Clock()
         self.metrics = JsonLines(folder.metrics)
         self.evaluation_log = JsonLines(folder.evaluations)
@@ -291,21 +294,35 @@ class Trainer:
         return self.seconds + self.clock.total()
 
     def evaluate(self) -> None:
-        """Evaluate under every shift and append each episode to eval.jsonl."""
+        """Evaluate under every shift, append each episode to eval.jsonl and draw the evaluation's sheet."""
         try:
             with self.clock("evaluate"):
                 records = self.evaluator.run(
-                    self.agent, self.evaluations, self.signals.check, self.console.evaluating
+                    self.agent, self.evaluations, self.signals.check, self.console.evaluating, self.sheet
                 )
         except UserError:
             # What evaluation lacks, such as a clip, can be brought: no step of training is lost for it.
             self.save()
             raise
+        if self.sheet is not None:
+            with self.clock("explain"):
+                self.explain(self.sheet, records)
         for record in records:
             self.evaluation_log.write({"step": self.step, "evaluation": self.evaluations} | record)
         self.evaluations += 1
         self.evaluated = self.step
         self.console.evaluation(records)
+
+    def explain(self, sheet: Sheet, records: list[Record]) -> None:
+        """Add what the agent saw in each shift's first episode to its record, and store the picture of it."""
+        numbers, picture = sheet.finish()
+        for record in records:
+            if record["episode"] == 0:
+                record["explained"] = numbers[record["shift"]]
+        try:
+            save_picture(self.folder.sheet(self.step), picture)
+        except UserError as error:  # a full disk costs a picture, not the run
+            self.console.say(f"no sheet at step {self.step}: {error}")
 
     # Saving and resuming
 

@@ -46,6 +46,10 @@ class Host:
             results.append(tuple(result))
         return results
 
+    def segmentation(self, requests: list[tuple[int, None]]) -> list[np.ndarray]:
+        """The true foreground, bool (image_size, image_size), of environments by number."""
+        return [self.envs[number].segmentation() for number, _ in requests]
+
     def state_dict(self) -> list[dict[str, Any]]:
         """The environments' states, in order."""
         return [env.state_dict() for env in self.envs]

@@ -171,6 +171,10 @@ class EnvPool:
         flags = np.array(terminated, bool), np.array(truncated, bool)
         return PoolStep(self._observations(indices), np.array(rewards), *flags, list(infos))
 
+    def segmentation(self, indices: Sequence[int]) -> np.ndarray:
+        """The true foreground, bool (n, image_size, image_size), in environments by number as they stand."""
+        return np.stack(self._ask("segmentation", indices, [None] * len(indices)))
+
     def close(self) -> None:
         """End the processes or free the simulations."""
         for host in self._hosts:

@@ -104,7 +104,7 @@ def _mirror(runs: Sequence[Run], output: Path, record: dict[str, Record]) -> Non
     (output / "mirrored.json").unlink(missing_ok=True)
     named = config.wandb.model_copy(update={"name": f"{config.wandb.name or folder.name} explained"})
     mirror = Mirror(config.model_copy(update={"wandb": named}), output)
-    mirror.update([{"step": step} | row])
+    mirror.update([{"step": step, "sheet": output / "sheet.png"} | row])
     mirror.finish()
 
 
@@ -114,7 +114,7 @@ def _load(configs: Sequence[Config], folders: Sequence[Path]) -> list[Run]:
     runs = []
     for label, config, folder in zip(_labels(configs, folders), configs, folders, strict=True):
         agent, step = load_agent(config, folder)
-        runs.append(Run(config, folder, step, Explainer(label, agent, quantile)))
+        runs.append(Run(config, folder, step, Explainer(label, agent, quantile, agent.images(1))))
     return runs
 
 

@@ -57,19 +57,20 @@ class Explainer:
         label: names the run beside others.
         agent: offers `explain`, `act`, `view` and a `critic` with `first_q`.
         quantile: of `binarised`, the attribution's largest values.
+        backdrop: ε of `augmented`, (1, 3, H, W), 0–255.
     """
 
-    def __init__(self, label: str, agent: Any, quantile: float) -> None:
+    def __init__(self, label: str, agent: Any, quantile: float, backdrop: Tensor) -> None:
         self.label = label
         self.agent = agent
         self.quantile = quantile
+        self.backdrop = backdrop.to(agent.device).float()
         env = agent.config.env
         blank = torch.zeros(1, 3 * env.frames, env.image_size, env.image_size, dtype=torch.uint8)
         own = agent.explain(blank.to(agent.device), torch.zeros(1, agent.action_size, device=agent.device))
         self.own = tuple(name for name in own if name not in ATTRIBUTIONS)
         if "mask" in own:
             self.own += ("augmented",)
-            self._backdrop = agent.images(1).float()
 
     @property
     def offered(self) -> tuple[str, ...]:
@@ -80,6 +81,11 @@ class Explainer:
     def usual(self) -> tuple[str, ...]:
         """The columns of a sheet of this agent alone."""
         return (*SEEN, "attribution", *self.own) if self.own else self.offered
+
+    @property
+    def sketch(self) -> tuple[str, ...]:
+        """The columns of a sheet of this agent that cost no more than one pass of each network."""
+        return (*SEEN, "attribution", *(self.own or ("binarised",)))
 
     def check(self, columns: Sequence[str]) -> None:
         """Raise UserError unless it can fill all of them."""
@@ -109,7 +115,7 @@ class Explainer:
         masks = self._masks(own) | {"binarised": saliency_mask(found["attribution"], self.quantile)}
         images = {name: value for name, value in own.items() if name not in found and name not in masks}
         if "mask" in own:
-            backdrop = self._backdrop.expand(len(seen), -1, -1, -1)
+            backdrop = self.backdrop.expand(len(seen), -1, -1, -1)
             images["augmented"] = compose(seen, own["mask"].float(), backdrop)
         return Explanation(
             obs=seen.cpu(),

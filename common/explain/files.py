@@ -7,6 +7,7 @@ from typing import Self
 import cv2
 import numpy as np
 
+from common.checkpoint import write_atomically
 from common.errors import UserError
 
 FRAMES_PER_SECOND = 10
@@ -15,14 +16,18 @@ CODEC = "vp09"
 
 
 def save_picture(path: Path, picture: np.ndarray) -> Path:
-    """Write uint8 (H, W, 3) RGB as PNG.
+    """Write uint8 (H, W, 3) RGB as PNG, whole or not at all; its folder is made if absent.
 
     Raises:
         UserError: it cannot be written.
     """
     smallest = [cv2.IMWRITE_PNG_COMPRESSION, 9]
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), smallest):
-        raise UserError(f"{path} cannot be written")
+    _, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), smallest)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content.tobytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from error
     return path
 
 

@@ -25,21 +25,29 @@ class Tally:
         self._values: dict[str, list[float | None]] = defaultdict(list)
         self._curves: dict[str, list[np.ndarray]] = defaultdict(list)
 
-    def add(self, explained: Explanation, plain: dict[str, Tensor], q: Value) -> None:
+    def add(
+        self, explained: Explanation, plain: dict[str, Tensor] | None = None, q: Value | None = None
+    ) -> None:
         """Count what an agent made of N observations.
 
         Args:
             explained: under the shift.
-            plain: the masks (N, F, H, W) that it makes of the same simulator states in training's looks.
-            q: of the agent, for the deletion and insertion curves.
+            plain: the masks (N, F, H, W) that it makes of the same simulator states in training's looks;
+                without them stability is not measured.
+            q: of the agent; without it neither are deletion and insertion.
         """
         for index, truth in enumerate(explained.truth.numpy()):
             self._note("truth/share", truth.mean())
             for name, masks in explained.masks.items():
-                self._mask(name, masks[index, -1].numpy(), plain[name][index, -1].numpy(), truth)
+                mask = masks[index, -1].numpy()
+                self._mask(name, mask, truth)
+                if plain is not None:
+                    before = plain[name][index, -1].numpy() >= LEVEL
+                    self._note(f"{name}/stability", metrics.mask_iou(mask >= LEVEL, before))
             for name, maps in explained.attributions.items():
                 self._attribution(name, maps[index, -1].numpy(), truth)
-                self._perturb(name, explained, index, q)
+                if q is not None:
+                    self._perturb(name, explained, index, q)
             if "reconstruction" in explained.images:
                 frame = explained.obs[index, -3:].numpy()
                 painted = explained.images["reconstruction"][index, -3:].numpy()
@@ -61,10 +69,9 @@ class Tally:
         for name, curves in self._curves.items():
             yield name, np.mean(curves, axis=0)
 
-    def _mask(self, name: str, mask: np.ndarray, plain: np.ndarray, truth: np.ndarray) -> None:
+    def _mask(self, name: str, mask: np.ndarray, truth: np.ndarray) -> None:
         self._note(f"{name}/iou", metrics.mask_iou(mask >= LEVEL, truth))
         self._note(f"{name}/average_precision", metrics.average_precision(mask, truth))
-        self._note(f"{name}/stability", metrics.mask_iou(mask >= LEVEL, plain >= LEVEL))
 
     def _attribution(self, name: str, attribution: np.ndarray, truth: np.ndarray) -> None:
         self._note(f"{name}/average_precision", metrics.average_precision(attribution, truth))

@@ -1,0 +1,64 @@
+"""What training shows of each evaluation: a picture, and the numbers that cost little."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.config import Config
+from common.explain.draw import Panels, grid, panels
+from common.explain.explainer import QUANTILE, Explainer
+from common.explain.numbers import Tally
+from common.procedural import procedural_images
+
+MOMENTS = 4
+"""Frames of each shift's first episode that are looked at, evenly spaced from its start."""
+
+
+class Sheet:
+    """Gathers frames while an agent is evaluated, then explains them; a `common.evaluate.Witness`.
+
+    It only looks: neither the overlay bank nor any random generator moves.
+
+    Args:
+        agent: the agent that is evaluated.
+        config: of its run.
+        episode_length: agent steps of an episode.
+    """
+
+    def __init__(self, agent: Any, config: Config, episode_length: int) -> None:
+        quantile = getattr(config.settings, "quantile", QUANTILE)
+        # A picture of its own, because drawing one from the overlay bank would change what training sees.
+        backdrop = torch.from_numpy(procedural_images(1, config.env.image_size, seed=0))
+        self._explainer = Explainer(config.agent, agent, quantile, backdrop)
+        self._moments = [episode_length * moment // MOMENTS for moment in range(MOMENTS)]
+        self._frames: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+
+    def due(self, step: int) -> bool:
+        """Whether a frame is wanted before this agent step of an episode."""
+        return step in self._moments
+
+    def see(self, shift: str, step: int, obs: np.ndarray, truth: np.ndarray) -> None:
+        """Keep an observation, uint8 (3F, H, W), and its true foreground, bool (H, W)."""
+        self._frames.setdefault(shift, {})[step] = (obs.copy(), truth)
+
+    def finish(self) -> tuple[dict[str, dict[str, float | None]], np.ndarray]:
+        """Explain what was seen since the last time, and forget it.
+
+        Returns:
+            Numbers by shift, named as docs/explain.md does; a picture with a row per shift, uint8 (height,
+            width, 3).
+        """
+        numbers, rows = {}, {}
+        for shift, frames in self._frames.items():
+            numbers[shift], rows[shift] = self._explain(list(frames.values()))
+        self._frames.clear()
+        return numbers, grid(rows)
+
+    def _explain(self, frames: list[tuple[np.ndarray, np.ndarray]]) -> tuple[dict[str, float | None], Panels]:
+        columns = self._explainer.sketch
+        obs, truth = map(np.stack, zip(*frames, strict=True))
+        explained = self._explainer.explain(obs, truth, columns)
+        tally = Tally()
+        tally.add(explained)
+        return tally.means(), panels(explained, len(frames) // 2, columns)

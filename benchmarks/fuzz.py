@@ -4,7 +4,8 @@ python -m benchmarks.fuzz [--inputs 100000] [--seed 0] [--json results/reliabili
 
 Each reader gets an equal share of the inputs, which hypothesis derives from valid files and from nothing. An
 input counts as handled if the reader returns, or raises `UserError` with a text of one line. Starting a
-process, connecting to anything and writing outside the folder of the input fail as any other exception does.
+process, connecting to anything, writing outside the folder of the input and taking much memory fail as any
+other exception does.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import io
 import json
 import os
 import pickletools
+import resource
 import sys
 import tempfile
 import time
@@ -39,6 +41,8 @@ from common.run_folder import RunFolder
 from common.study import folders
 from common.study.definition import PlannedRun
 
+MEMORY = 256 * 2**20
+"""Bytes that reading one input may take; the largest input has a few thousand."""
 # What tends to break readers, besides what hypothesis thinks of.
 NASTY = [
     *("", ".", "..", "../../x", "/etc/passwd", "a\x00b", "\ud800", "état/走る", "x" * 300),
@@ -165,6 +169,7 @@ def run_folder(folder: Path) -> Target:
         "episode": 0,
         "return": 4.5,
         "length": 20,
+        "explained": {"mask/iou": 0.5, "attribution/pointing": None},
     }
     lines = st.lists(as_json(metric) | as_json(episode), max_size=4).map(b"\n".join)
     state = {"id": "0123abcd", "rows": 3, "session": "offline-run-20260101_000000-0123abcd"}
@@ -320,12 +325,22 @@ def _parsed(content: bytes, otherwise: Any) -> Any:
 
 def documented(read: Callable[[], object]) -> str:
     """Call a reader; "valid" or "refused", and any other exception as it is."""
+    before = largest_memory()
     try:
         read()
     except UserError as error:
         assert len(str(error).splitlines()) == 1, f"not one line: {error}"
         return "refused"
-    return "valid"
+    else:
+        return "valid"
+    finally:
+        taken = largest_memory() - before
+        assert taken < MEMORY, f"took {taken / 2**20:.0f} MiB"
+
+
+def largest_memory() -> int:
+    """The most bytes that this process has held."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class Guard:

@@ -4,8 +4,9 @@ and what they sent to W&B with their records.
 python -m benchmarks.soak [--kills 200] [--seed 0] [--agent smg] [--json results/reliability/soak.json]
 
 Half of the kills come at a random time after the start, half a few milliseconds into something that is
-short but delicate: start-up, the burst of updates, an evaluation, a checkpoint. A run that reaches its end
-is compared and the next begins, with the environment in a process of its own every other time.
+short but delicate: start-up, the burst of updates, an evaluation, its sheet, a checkpoint. A run that
+reaches its end is compared and the next begins, with the environment in a process of its own every other
+time.
 """
 
 import argparse
@@ -41,8 +42,8 @@ SETTINGS = (
     "checkpoint.every=5",
     "wandb.mode=offline",
 )
-ACTIVITIES = ("start", "act", "update", "burst", "wait", "store", "diagnose", "evaluate", "save")
-DELICATE = ("start", "burst", "evaluate", "save")
+ACTIVITIES = ("start", "act", "update", "burst", "wait", "store", "diagnose", "evaluate", "explain", "save")
+DELICATE = ("start", "burst", "evaluate", "explain", "save")
 STEPS_TO_SEE = 0.0005  # seconds between two looks at what the run does
 
 

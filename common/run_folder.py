@@ -205,8 +205,9 @@ def summaries(episodes: list[Record]) -> list[Record]:
     for episode in episodes:
         step, shift = episode["step"], episode["shift"]
         returns.setdefault(step, {}).setdefault(shift, []).append(episode["return"])
-        for name, value in episode.get("explained", {}).items():
-            if value is not None:
+        found = episode.get("explained")
+        for name, value in found.items() if isinstance(found, dict) else ():
+            if isinstance(value, float):  # null where no frame defines it
                 explained.setdefault(step, {})[f"explain/{shift}/{name}"] = value
     return [
         {"step": step}

@@ -1,6 +1,7 @@
 """The benchmark's colour presets, read from their pickle without running anything that is in it."""
 
 import pickle
+import pickletools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -101,10 +102,24 @@ class _Unpickler(pickle.Unpickler):
 def _first_list(file: IO[bytes]) -> list[Any]:
     """torch's legacy format pickles a magic number, a version and machine facts before the object itself."""
     for _ in range(4):
+        start = file.tell()
+        _check_memory(file)
+        file.seek(start)
         content = _Unpickler(file).load()
         if isinstance(content, list):
             return content
     raise ValueError("no list in it")
+
+
+def _check_memory(file: IO[bytes]) -> None:
+    """Walk over a pickle without building anything; ValueError if unpickling could take endless memory.
+
+    The unpickler's memo is an array that reaches to the largest index, so a few bytes could ask for
+    gigabytes. Lengths that go beyond the file are errors to `genops` itself.
+    """
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
+            raise ValueError(f"an entry {argument} of its memo")
 
 
 def _colour(array: Any) -> np.ndarray:

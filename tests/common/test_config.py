@@ -214,7 +214,14 @@ def test_packaged_files_hold_no_key_that_would_be_ignored() -> None:
     for kind in ("agents", "tasks", "presets", "ablations"):
         for name in packaged_names(kind):
             top = set(read_mapping(CONFIGS / kind / f"{name}.yaml"))
-            assert top <= {*Config.model_fields, *AGENTS} | ({"agents"} if kind == "tasks" else set())
+            for_one = {"agents"} if kind in ("tasks", "presets") else set()
+            assert top <= {*Config.model_fields, *AGENTS} | for_one
+
+
+def test_what_a_preset_says_for_one_agent_holds_for_it_alone() -> None:
+    assert load("rad", "walker_walk", "laptop").env.render_size == 76
+    assert load("drq", "walker_walk", "laptop").env.render_size is None
+    assert load("rad", "walker_walk", "paper").env.render_size == 100
 
 
 @pytest.mark.parametrize("preset", packaged_names("presets"))

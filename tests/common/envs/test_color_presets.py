@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,21 @@ def test_damaged_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "color.pt").write_bytes(content)
     with pytest.raises(UserError, match=r"color\.pt"):
         read_presets(tmp_path / "color.pt")
+
+
+def test_a_few_bytes_cannot_ask_for_gigabytes(tmp_path: Path) -> None:
+    file = tmp_path / "color.pt"
+    file.write_bytes(b"\x80\x02]r" + (2**27).to_bytes(4, "little") + b".")  # a list, kept as memo 2**27
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"color\.pt is not a colour preset file.*memo"):
+            read_presets(file)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        # What is avoided:
+        pickle.loads(file.read_bytes())
+        assert tracemalloc.get_traced_memory()[1] > 2**30
+    finally:
+        tracemalloc.stop()
 
 
 def test_missing_and_oversized_files(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The sheet and the numbers that training makes of each evaluation."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,13 @@ SHIFTS = ("train", "video_hard")
 STEPS = 8
 DUE = (0, 2, 4, 6)
 QUICK = ("eval.shifts=[train,video_hard]", "env.episode_steps=32", "env.action_repeat=4", "eval.episodes=2")
+
+
+def picture_in(path: Path) -> np.ndarray:
+    """uint8 (height, width, 3)."""
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    return picture
 
 
 class Notes:
@@ -42,7 +50,7 @@ def agent(tmp_path):
 
 @pytest.mark.parametrize(("envs", "processes"), [(4, 2), (1, 0)])
 def test_a_witness_sees_the_first_episode_of_each_shift_as_it_was_played(agent, envs, processes):
-    arguments = env_arguments(agent.config) | {"seed": 5}
+    arguments: dict[str, Any] = env_arguments(agent.config) | {"seed": 5}
     evaluator = Evaluator(arguments, SHIFTS, episodes=2, envs=envs, processes=processes)
     notes = Notes()
     seen_returns = [r["return"] for r in evaluator.run(agent, 1, witness=notes)]
@@ -105,7 +113,7 @@ def test_looking_changes_nothing_that_is_learnt(name, tmp_path):
         "00000012.png", "00000024.png", "00000030.png",
     ]  # fmt: skip
     assert not (blind / "sheets").exists()
-    picture = cv2.imread(str(seeing / "sheets" / "00000030.png"))
+    picture = picture_in(seeing / "sheets" / "00000030.png")
     assert picture.shape[0] > 2 * 84 and picture.std() > 10
 
 
@@ -128,6 +136,6 @@ def test_wandb_gets_sheet_and_numbers(tmp_path: Path):
     explained = next(r["explained"] for r in runs.evaluations(folder) if "explained" in r)
     assert row["explain/train/attribution/pointing"] == explained["attribution/pointing"]
     sheets = list(file.parent.glob("files/media/images/*.png"))
-    assert [cv2.imread(str(path)).shape for path in sheets] == [
-        cv2.imread(str(folder / "sheets" / "00000012.png")).shape
+    assert [picture_in(path).shape for path in sheets] == [
+        picture_in(folder / "sheets" / "00000012.png").shape
     ]

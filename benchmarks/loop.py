@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--agent", default="sac")
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--steps", type=int, default=200, help="agent steps that are timed")
+    parser.add_argument("--warm-up", type=int, default=32, help="agent steps with updates before these")
     parser.add_argument("--json", type=Path)
     parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
@@ -46,13 +47,12 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train past the start-up, then time whole steps."""
-    warm_up = 32
     fixed = [
         "wandb.mode=disabled",
         "checkpoint.every=24h",
         "eval.every=1000000000",
         f"train.steps={10**6}",
-        f"train.random_steps={max(warm_up, 130)}",
+        "train.random_steps=130",  # so that every agent's batch can be drawn
         "train.burst_updates=1",
         "replay.capacity=10000",
         f"run.dir={folder}",
@@ -67,7 +67,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         with RunFolder.create(config, provenance(), 0) as run_folder, Signals() as signals:
             trainer = Trainer(config, run_folder, parts, Console(), signals)
             trainer.restore()
-            while trainer.step < config.train.random_steps + warm_up:
+            while trainer.step < config.train.random_steps + arguments.warm_up:
                 trainer.advance()
             trainer.clock = Clock()
             for _ in range(arguments.steps):

@@ -156,7 +156,7 @@ def _costs(costs: list[Estimate]) -> list[str]:
     for cost in costs:
         speed, hours, source = "unknown", "unknown", ""
         if cost.speed is not None:
-            speed, hours = f"{cost.speed.steps_per_second:.1f}", f"{cost.hours:.1f}"
+            speed, hours = f"{cost.speed.steps_per_second:.3g}", f"{cost.hours:.1f}"
             source = cost.speed.source
         line = f"{cost.column:<{width}} {cost.runs:>5} {cost.steps:>13,} {speed:>8} {hours:>8}  {source}"
         lines.append(line.rstrip())

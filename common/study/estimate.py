@@ -52,7 +52,8 @@ def estimates(readings: Iterable[Reading], performance: Path = PERFORMANCE) -> l
         left = [reading for reading in runs if reading.kind is not Kind.DONE]
         steps = sum(max(0, reading.run.config.train.steps - reading.step) for reading in left)
         first = runs[0].run
-        speed = _own_speed(runs) or benchmarked.get((first.config.agent, first.config.preset))
+        config = first.config
+        speed = _own_speed(runs) or benchmarked.get((config.agent, config.preset, config.train.batch))
         found.append(Estimate(column, len(left), steps, speed))
     return found
 
@@ -66,13 +67,13 @@ def _own_speed(readings: list[Reading]) -> Speed | None:
     return Speed(speed, f"{len(timed)} of its runs on {', '.join(sorted(devices))}")
 
 
-def _benchmarked(folder: Path) -> dict[tuple[str, str], Speed]:
-    """The fastest measured training loop of each agent and preset."""
-    speeds: dict[tuple[str, str], Speed] = {}
+def _benchmarked(folder: Path) -> dict[tuple[str, str, int], Speed]:
+    """The fastest measured training loop of each agent, preset and batch."""
+    speeds: dict[tuple[str, str, int], Speed] = {}
     for path in sorted(folder.glob("**/*.json")):
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
-            measured = (str(report["agent"]), str(report["preset"]))
+            measured = (str(report["agent"]), str(report["preset"]), int(report["batch"]))
             value, machine = float(report["steps_per_second"]), report["machine"]
             name = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
         except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):

@@ -1,0 +1,53 @@
+"""What a study is expected to cost: from measured speeds, or unknown."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.study.command import plan
+from common.study.estimate import estimates
+from common.study.folders import read
+from tests.common.study.written_runs import study, write_run
+
+MACHINE = {"processor": "a processor", "cores": 2}
+
+
+def measured(folder: Path, agent: str, speed: float, **changes: object) -> None:
+    """A file such as `python -m benchmarks.loop --json` writes."""
+    report = {"agent": agent, "preset": "smoke", "batch": 8, "steps_per_second": speed, "machine": MACHINE}
+    folder.mkdir(exist_ok=True)
+    (folder / f"{agent}-{speed}.json").write_text(json.dumps(report | changes))
+
+
+def test_hours_are_the_steps_left_at_the_fastest_measured_speed(tmp_path: Path) -> None:
+    planned = study(tmp_path)
+    performance = tmp_path / "performance"
+    measured(performance, "smg", 0.5)
+    measured(performance, "smg", 0.25)
+    measured(performance, "sac", 100.0, batch=64)  # of another batch
+    measured(performance, "drq", 100.0, preset="paper")
+    (performance / "damaged.json").write_text("{")
+    (performance / "other.json").write_text('{"frames_per_second": 3}')
+    found = {cost.column: cost for cost in estimates([read(run) for run in planned.runs], performance)}
+    assert (found["smg"].runs, found["smg"].steps) == (4, 4 * 60)  # 2 tasks x 2 seeds of 60 steps
+    assert found["smg"].hours == pytest.approx(240 / 0.5 / 3600)
+    assert found["smg"].speed is not None and found["smg"].speed.source.startswith("a processor, 2 cores")
+    assert found["sac"].hours is None and found["drq"].hours is None
+
+
+def test_finished_runs_cost_nothing_and_tell_the_speed_of_the_others(tmp_path: Path) -> None:
+    planned = study(tmp_path, "agents=[smg]", "tasks=[walker_walk]")
+    write_run(planned.runs[0])  # its records say two steps per second
+    measured(tmp_path / "performance", "smg", 1000.0)
+    [cost] = estimates([read(run) for run in planned.runs], tmp_path / "performance")
+    assert (cost.runs, cost.steps) == (1, 60)
+    assert cost.hours == pytest.approx(60 / 2 / 3600)
+    assert cost.speed is not None and cost.speed.source == "1 of its runs on CPU, 2 threads"
+
+
+def test_the_plan_shows_every_run_and_adds_up_what_is_known(tmp_path: Path) -> None:
+    planned = study(tmp_path)
+    text = plan(planned, planned.runs)
+    assert text.count("missing     smg train ") == 12
+    assert "estimate: unknown for sac, drq, smg" in text

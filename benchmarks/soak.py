@@ -32,6 +32,7 @@ import common.train
 import smg.agent  # noqa: F401
 from benchmarks.machine import machine, write_json
 from common import cli, gl
+from common.checkpoint import sha256
 from common.run_folder import RunFolder
 from tests import runs
 
@@ -115,15 +116,15 @@ def is_mirrored(run: Path) -> bool:
     """Whether W&B's files, those of all sessions together, hold each of the run's records once."""
     files = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
     rows = [row for file in files for row in runs.wandb_history(file)]
-    # W&B keeps a description of a picture's own copy.
-    sent = [
-        {name: value for name, value in row.items() if not name.startswith("_") and name != "sheet"}
-        for row in rows
-    ]
+    # W&B describes its copy of a picture, by its checksum among other things.
+    described = ("_", "sheet.")
+    sent = [{name: value for name, value in row.items() if not name.startswith(described)} for row in rows]
+    pictures = [row.get("sheet.sha256") for row in rows]
     with RunFolder(run) as folder:
         records = folder.records()
-    pictured = ["sheet" in row for row in rows] == [bool(row.pop("sheet", False)) for row in records]
-    return sent == records and pictured and len({file.name for file in files}) == 1
+    sheets = [row.pop("sheet", None) for row in records]
+    equal = sent == records and pictures == [sheet and sha256(sheet) for sheet in sheets]
+    return equal and len({file.name for file in files}) == 1
 
 
 @dataclass

@@ -40,7 +40,7 @@ class BenchmarkEnv(gymnasium.Env):
         model: "dmcgb" for the suite's models, "smg" for those of SMG's released code (cartpole, cheetah).
         data_root: folder with the benchmark's clips and presets; None takes `$SMG_DATA`, and if that is not
             set either, backgrounds and colours are procedural.
-        clips: inclusive range of clip numbers to use; None for all.
+        clips: inclusive range of the numbers of video_hard's clips to show; None for all.
         action_axes: what an action moves in a robotic task, xy or xyz; None for the task's own.
         camera: third_person or first_person in a robotic task; None for the task's own.
         view_strength: multiplies the sizes of the view shifts; at least 0.
@@ -102,7 +102,8 @@ class BenchmarkEnv(gymnasium.Env):
         self._presets: list[NamedPreset] = []
         self._view: View | None = None
         if shift in VIDEO_SHIFTS:
-            self._clips = backgrounds.video_clips(backgrounds.data_root(data_root), shift, clips)
+            numbers = clips if shift == "video_hard" else None
+            self._clips = backgrounds.video_clips(backgrounds.data_root(data_root), shift, numbers)
         if shift in COLOR_SHIFTS:
             self._presets = backgrounds.color_presets(backgrounds.data_root(data_root), shift)
         elif shift in VIEW_SHIFTS:

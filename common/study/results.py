@@ -74,7 +74,7 @@ def conditions(reading: Reading, shifts: Iterable[str]) -> dict[str, str]:
             kind = "clips" if shift in VIDEO_SHIFTS else "presets"
             fingerprint = f", hash {source['hash']}" if source.get("hash") else ""
             found[f"backgrounds of {shift}"] = f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
-    if any(shift in VIDEO_SHIFTS for shift in shifts):
+    if "video_hard" in shifts:
         clips = config.eval.clips
         found["clips shown"] = "all" if clips is None else f"{clips[0]} to {clips[1]}"
     return found

@@ -201,6 +201,8 @@ def test_evaluation_goes_through_the_clips_in_the_benchmarks_order(make: Make) -
             options = {"evaluation": evaluation, "episode": episode, "episodes": 3}
             seen.append(env.reset(options=options)[1]["background"])
     assert seen == [HARD_CLIPS[index] for index in (1, 2, 3, 0, 1, 2)]
+    easy = make(shift="video_easy", image_size=16)
+    assert len(easy._clips) == len(make(shift="video_easy", image_size=16, clips=(2, 3))._clips) > 0
     chosen = make(shift="video_hard", image_size=16, clips=(2, 3))
     assert [chosen.reset()[1]["background"] for _ in range(3)] == ["video3.mp4", "video2.mp4", "video3.mp4"]
 

@@ -61,7 +61,16 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_train, _add_eval, _add_explain, _add_rho, _add_config, _add_study, _add_doctor):
+    for add in (
+        _add_train,
+        _add_eval,
+        _add_explain,
+        _add_rho,
+        _add_export,
+        _add_config,
+        _add_study,
+        _add_doctor,
+    ):
         add(commands)
     return parser
 
@@ -237,6 +246,27 @@ def _rho(arguments: argparse.Namespace) -> int:
     from common.explain.rho import rho
 
     return rho(config, arguments.steps, run)
+
+
+def _add_export(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "export",
+        "copy a run without what only training needs: records and, in half precision, weights",
+        "smg export runs/walker_walk/smg/seed0 published/walker_walk-smg-seed0",
+    )
+    parser.add_argument("run_folder", metavar="RUN_DIR", help="folder of a run")
+    parser.add_argument("folder", metavar="FOLDER", help="made; eval, explain and tables read it like a run")
+    parser.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from common.weights import export
+
+    folder = Path(arguments.folder)
+    export(Path(arguments.run_folder), folder)
+    print(folder)
+    return 0
 
 
 def _add_config(commands: Commands) -> None:

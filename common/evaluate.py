@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import checkpoint, gl
+from common import gl, weights
 from common.config import Config
 from common.console import returns_by_shift
 from common.envs.processes import EnvironmentDied, EnvPool
@@ -24,7 +24,6 @@ from common.envs.shifts import ROBOT_NOTE, ROBOT_TASKS
 from common.errors import UserError
 from common.hardware import concrete
 from common.metrics import JsonLines, Record
-from common.run_folder import refuse_links
 from common.study.published import published_score
 
 logger = logging.getLogger(__name__)
@@ -209,27 +208,20 @@ def summary_table(records: list[Record], agent: str, task: str) -> str:
 
 
 def evaluate_run(config: Config, folder: Path) -> int:
-    """Evaluate a run's newest checkpoint, print the table and append its episodes to evaluations.jsonl.
+    """Evaluate a run's newest weights, print the table and append its episodes to evaluations.jsonl.
 
     Raises:
-        UserError: the run has no readable checkpoint.
+        UserError: the run has none that can be read.
     """
     from common.build import build_agent, build_evaluator, build_images
 
     gl.select_backend()
-    refuse_links(folder)
-    if not checkpoint.exists(folder / "checkpoint"):
-        raise UserError(
-            f"{folder} has no checkpoint to evaluate; train first, or continue with --resume {folder}"
-        )
-    state, _ = checkpoint.load(folder / "checkpoint", None)
+    trained = weights.read(folder, "evaluate")
     config = concrete(config)
     evaluator = build_evaluator(config)
     try:
         agent = build_agent(config, evaluator.action_size, build_images(config))
-        with checkpoint.must_fit(folder / "checkpoint"):
-            agent.load_state_dict(state["agent"])
-            step = int(state["step"])
+        trained.give_to(agent)
         records = evaluator.run(
             agent, 0, progress=lambda done, of: print(f"\r{done}/{of} episodes", end="", file=sys.stderr)
         )
@@ -239,7 +231,7 @@ def evaluate_run(config: Config, folder: Path) -> int:
         evaluator.close()
     with JsonLines(folder / "evaluations.jsonl") as log:
         for record in records:
-            log.write({"step": step, "evaluation": 0} | record)
-    print(f"\n{config.agent} on {config.task} after {step} agent steps")
+            log.write({"step": trained.step, "evaluation": 0} | record)
+    print(f"\n{config.agent} on {config.task} after {trained.step} agent steps")
     print(summary_table(records, config.agent, config.task))
     return 0

@@ -139,10 +139,6 @@ class RunFolder:
         """Let go of the lock."""
         self._lock.close()
 
-    def sheet(self, step: int) -> Path:
-        """The picture of the evaluation at a step."""
-        return self.path / "sheets" / f"{step:08}.png"
-
     def records(self) -> list[Record]:
         """Every line of metrics.jsonl, and each evaluation in short, in the order of steps.
 
@@ -154,7 +150,7 @@ class RunFolder:
         metrics = read_json_lines(self.metrics, {"step": int})
         evaluations = summaries(read_json_lines(self.evaluations, EPISODE))
         for record in evaluations:
-            if (sheet := self.sheet(record["step"])).is_file():
+            if (sheet := sheet_of(self.path, record["step"])).is_file():
                 record["sheet"] = sheet
         return sorted(metrics + evaluations, key=lambda record: record["step"])
 
@@ -165,6 +161,11 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def sheet_of(run: Path, step: int) -> Path:
+    """The picture of the evaluation at a step."""
+    return run / "sheets" / f"{step:08}.png"
 
 
 def _acquired(file: IO[str]) -> bool:

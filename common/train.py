@@ -36,7 +36,7 @@ from common.hardware import apply_switches, concrete
 from common.metrics import JsonLines, Record, read_json_lines
 from common.mirror import Mirror
 from common.replay import Replay
-from common.run_folder import EPISODE, RunFolder, provenance
+from common.run_folder import EPISODE, RunFolder, provenance, sheet_of
 from common.signals import Interruption, Signals
 
 
@@ -320,7 +320,7 @@ class Trainer:
             if record["episode"] == 0:
                 record["explained"] = numbers[record["shift"]]
         try:
-            save_picture(self.folder.sheet(self.step), picture)
+            save_picture(sheet_of(self.folder.path, self.step), picture)
         except UserError as error:  # a full disk costs a picture, not the run
             self.console.say(f"no sheet at step {self.step}: {error}")
 

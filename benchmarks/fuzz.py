@@ -97,6 +97,8 @@ def _edited(content: Any, place: tuple[Any, ...], action: str, value: Any) -> An
     if not place:
         return value
     key, *rest = place
+    if not isinstance(content, dict | list):
+        return content
     try:
         inner = content[key]
     except (KeyError, IndexError, TypeError):

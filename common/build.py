@@ -89,12 +89,16 @@ def build_images(config: Config) -> OverlayBank:
     )
 
 
-def build_evaluator(config: Config, seed: int | None = None) -> Evaluator:
-    """The evaluation environments of a run; `seed` replaces seed + eval.seed_offset."""
-    settings = config.eval
-    seed = config.seed + settings.seed_offset if seed is None else seed
-    arguments = env_arguments(config) | {"seed": seed, "clips": settings.clips}
-    return Evaluator(arguments, settings.shifts, settings.episodes, settings.envs, settings.processes)
+def build_evaluator(config: Config) -> Evaluator:
+    """The evaluation environments of a run."""
+    shifts, episodes = config.eval.shifts, config.eval.episodes
+    return Evaluator(evaluation_arguments(config), shifts, episodes, config.eval.envs, config.eval.processes)
+
+
+def evaluation_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of the BenchmarkEnv in which a run is evaluated, but for its shift."""
+    seed = config.seed + config.eval.seed_offset
+    return env_arguments(config) | {"seed": seed, "clips": config.eval.clips}
 
 
 def env_arguments(config: Config) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common import gl
-from common.build import env_arguments, episode_length
+from common.build import env_arguments, episode_length, evaluation_arguments
 from common.checkpoint import write_atomically
 from common.config import Config
 from common.errors import UserError
@@ -218,8 +218,8 @@ def _rendering(run: Run) -> str:
 
 def _arguments(config: Config, first: Config) -> Record:
     """What the agent of `config` sees of the first run's episodes."""
-    seed = first.seed + first.eval.seed_offset
-    return env_arguments(config) | {"seed": seed, "clips": first.eval.clips, "data_root": first.data.root}
+    theirs = evaluation_arguments(first)
+    return env_arguments(config) | {name: theirs[name] for name in ("seed", "clips", "data_root")}
 
 
 def _record(

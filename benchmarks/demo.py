@@ -1,0 +1,171 @@
+"""The papers' claim at a laptop's size: DrQ, SGQN and SMG with the same budget, a random policy beside them.
+
+    python -m benchmarks.demo [folder=results/laptop] [key=value]…
+
+Reads the finished runs of the study `laptop` (`bash scripts/demo.sh` makes them first), prints one table and
+writes one picture beside them: learning curves, and frames of video_hard with SMG's mask and foreground and
+SGQN's attribution.
+"""
+
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from common import gl
+from common.build import build_evaluator, episode_length, evaluation_arguments
+from common.config import Config
+from common.errors import UserError
+from common.explain.draw import Panels, grid, panels
+from common.explain.explainer import QUANTILE, Explainer
+from common.explain.load import load_agent
+from common.explain.recording import Stage, by
+from common.hardware import concrete
+from common.study.definition import load_study
+from common.study.folders import Reading
+from common.study.results import Results, collect
+
+SHIFTS = ("train", "video_easy", "video_hard")
+CURVES = ("train", "video_hard")
+STRIP = {"smg": ("mask", "foreground"), "sgqn": ("attribution", "saliency")}
+MOMENTS = 4
+
+
+class RandomPolicy:
+    """Uniform actions, whatever is seen."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, action_size: int) -> None:
+        self._size = action_size
+        self._generator = torch.Generator().manual_seed(0)
+
+    def act(self, obs: Tensor, sample: bool) -> Tensor:
+        """Actions (N, A) in [−1, 1]."""
+        return 2 * torch.rand(len(obs), self._size, generator=self._generator) - 1
+
+
+def main() -> None:
+    """Print the table, draw the picture."""
+    gl.select_backend()
+    results = collect(load_study("laptop", sys.argv[1:]))
+    if not results.done:
+        raise UserError(f"no finished runs in {results.study.folder}: bash scripts/demo.sh makes them")
+    print(table(results))
+    print(draw(results, Path(results.study.folder) / "demo.png"))
+
+
+def table(results: Results) -> str:
+    """Returns by agent and shift, and what each run took."""
+    rows = {"random": (random_returns(settings(results.done[0])), "")}
+    for column in results.study.columns:
+        runs = results.of(results.study.tasks[0], column)
+        if runs:
+            minutes = statistics.fmean((run.seconds or 0) / 60 for run in runs)
+            returns = {shift: [run.final_returns(shift) for run in runs] for shift in SHIFTS}
+            rows[column] = (returns, f"{minutes:.0f} min")
+    lines = [f"{'':<8}" + "".join(f"{shift:>16}" for shift in SHIFTS) + f"{'of train':>10}{'wall time':>11}"]
+    for name, (returns, wall) in rows.items():
+        means = {
+            shift: statistics.fmean(map(statistics.fmean, by_seed)) for shift, by_seed in returns.items()
+        }
+        cells = [f"{means[shift]:.0f} ± {deviation(returns[shift]):.0f}" for shift in SHIFTS]
+        share = f"{means['video_hard'] / means['train']:.2f}"
+        lines.append(f"{name:<8}" + "".join(f"{cell:>16}" for cell in cells) + f"{share:>10}{wall:>11}")
+    config = settings(results.done[0])
+    seeds = sorted({run.run.seed for run in results.done})
+    spread = "sd over seed means" if len(seeds) > 1 else f"sd over {config.eval.episodes} episodes"
+    lines.append(
+        f"{results.study.tasks[0]}, {config.train.steps:,} agent steps, seeds {', '.join(map(str, seeds))}, "
+        f"{config.eval.episodes} episodes per shift and seed; mean ± {spread}; video_hard clips "
+        + ("all" if config.eval.clips is None else f"{config.eval.clips[0]} to {config.eval.clips[1]}")
+    )
+    return "\n".join(lines)
+
+
+def deviation(by_seed: list[tuple[float, ...]]) -> float:
+    """Standard deviation over seeds' means; with one seed over its episodes."""
+    values = [statistics.fmean(returns) for returns in by_seed] if len(by_seed) > 1 else by_seed[0]
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def random_returns(config: Config) -> dict[str, list[tuple[float, ...]]]:
+    """What random actions return in a run's evaluation episodes."""
+    evaluator = build_evaluator(config)
+    try:
+        records = evaluator.run(RandomPolicy(evaluator.action_size), 0)
+    finally:
+        evaluator.close()
+    return {shift: [tuple(r["return"] for r in records if r["shift"] == shift)] for shift in SHIFTS}
+
+
+def settings(reading: Reading) -> Config:
+    """A finished run's configuration."""
+    assert reading.config is not None
+    return concrete(reading.config)
+
+
+def draw(results: Results, path: Path) -> Path:
+    """Learning curves above, the strip below."""
+    task, rows = results.study.tasks[0], strip(results)
+    heights = [4, 5.5] if rows else [4]
+    figure = Figure(figsize=(10, sum(heights)), layout="constrained")
+    upper, *lower = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for axes, shift in zip(upper.subplots(1, 2, sharey=True), CURVES, strict=True):
+        for column in results.study.columns:
+            curves = [dict(run.evaluations(shift)) for run in results.of(task, column)]
+            if curves:
+                steps = sorted(set.intersection(*map(set, curves)))
+                values = np.array([[curve[step] for step in steps] for curve in curves])
+                [line] = axes.plot(steps, values.mean(0), marker="o", label=column)
+                axes.fill_between(steps, values.min(0), values.max(0), alpha=0.2, color=line.get_color())
+        axes.set(title=shift, xlabel="agent steps", ylim=(0, 1000))
+        axes.grid(alpha=0.3)
+    upper.axes[0].set_ylabel("return")
+    upper.axes[0].legend()
+    if rows:
+        axes = lower[0].subplots()
+        axes.imshow(grid(rows), interpolation="none")
+        axes.set_axis_off()
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def strip(results: Results) -> dict[str, Panels]:
+    """Frames of the subject's first episode under video_hard, as SMG and SGQN see them."""
+    explainers = {}
+    for column in STRIP:
+        for run in results.of(results.study.tasks[0], column)[:1]:
+            agent, _ = load_agent(settings(run), run.run.folder)
+            quantile = getattr(agent.config.settings, "quantile", QUANTILE)
+            explainers[column] = Explainer(column, agent, quantile, agent.images(1))
+    if not explainers:
+        return {}
+    first = next(iter(explainers.values())).agent
+    every = -(-episode_length(first.config) // (MOMENTS + 1))
+    stage = Stage(evaluation_arguments(first.config), "video_hard")
+    try:
+        recording = stage.record(by(first), 0, first.config.eval.episodes, every)
+    finally:
+        stage.close()
+    rows: dict[str, Panels] = {}
+    for column, explainer in explainers.items():
+        columns = (("observation",) if not rows else ()) + STRIP[column]
+        explained = explainer.explain(recording.obs, recording.truth, columns)
+        for index, step in enumerate(recording.steps[1:], 1):
+            shown = panels(explained, index, columns)
+            rows.setdefault(f"step {step}", {}).update(
+                {name if name == "observation" else f"{column} {name}": each for name, each in shown.items()}
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"demo: {error}")

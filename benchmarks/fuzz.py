@@ -174,7 +174,7 @@ def run_folder(folder: Path) -> Target:
         "explained": {"mask/iou": 0.5, "attribution/pointing": None},
     }
     lines = st.lists(as_json(metric) | as_json(episode), max_size=4).map(b"\n".join)
-    state = {"id": "0123abcd", "rows": 3, "session": "offline-run-20260101_000000-0123abcd"}
+    state = {"id": "0123abcd", "rows": 3, "sessions": ["offline-run-20260101_000000-0123abcd"]}
     contents = {
         "config.yaml": replaced(config).map(_dumped) | mutated(to_yaml(smoke()).encode()),
         "metrics.jsonl": lines,

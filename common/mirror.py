@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from common.metrics import Record
 
 logger = logging.getLogger(__name__)
 
+DELETE_SECONDS = 5
+
 
 class Mirror:
     """One session of a W&B run, kept up by a thread of its own.
 
-    `<folder>/mirrored.json` holds the W&B run's id, how many rows finished sessions wrote, and the offline
-    session that is not finished.
+    `<folder>/mirrored.json` holds the W&B run's id, its finished offline sessions, and how many rows they
+    hold together.
 
     Args:
         config: of the run; `wandb:` says where to.
@@ -74,9 +77,8 @@ class Mirror:
 
         settings, path = self._config.wandb, self._folder / "mirrored.json"
         state = _read_state(path)
-        if state["session"] is not None:
-            shutil.rmtree(self._folder / "wandb" / state["session"], ignore_errors=True)
-        _write_state(path, state | {"session": None})  # the id that any later session takes up
+        _throw_away_unfinished(self._folder / "wandb", state)
+        _write_state(path, state)  # the id that any later session takes up
         run = wandb.init(
             mode=settings.mode,
             project=settings.project,
@@ -99,7 +101,7 @@ class Mirror:
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
         sent = state["rows"] if run.offline else run.step
-        _write_state(path, state | {"session": Path(run.dir).parent.name if run.offline else None})
+        session = [Path(run.dir).parent.name] if run.offline else []
         ended = False
         while not ended:
             self._changed.wait()
@@ -110,7 +112,7 @@ class Mirror:
                 run.log({name: _shown(value) for name, value in rows[number].items()}, step=number)
             sent = max(sent, len(rows))
         run.finish()
-        _write_state(path, state | {"rows": sent, "session": None})
+        _write_state(path, state | {"rows": sent, "sessions": state["sessions"] + session})
 
     def _fail(self, reason: str) -> None:
         if not self._failed:
@@ -129,16 +131,30 @@ def _read_state(path: Path) -> dict[str, Any]:
     """The content of mirrored.json; that of a run that W&B knows nothing of if it is absent or damaged."""
     try:
         state = json.loads(path.read_bytes())
-        name, rows, session = state["id"], state["rows"], state["session"]
-        # The names become parts of paths.
-        named = re.fullmatch("[0-9a-f]{8}", name) and (
-            session is None or re.fullmatch(r"offline-run-\d{8}_\d{6}-" + name, session)
-        )
-        if named and type(rows) is int and rows >= 0:
-            return {"id": name, "rows": rows, "session": session}
+        name, rows, sessions = state["id"], state["rows"], state["sessions"]
+        # The name becomes part of a pattern of paths.
+        if re.fullmatch("[0-9a-f]{8}", name) and type(rows) is int and rows >= 0:
+            return {"id": name, "rows": rows, "sessions": [str(session) for session in sessions]}
     except (OSError, KeyError, RecursionError, TypeError, ValueError):
         pass
-    return {"id": secrets.token_hex(4), "rows": 0, "session": None}
+    return {"id": secrets.token_hex(4), "rows": 0, "sessions": []}
+
+
+def _throw_away_unfinished(folder: Path, state: dict[str, Any]) -> None:
+    """Delete the offline sessions of this W&B run that a kill cut short.
+
+    W&B's own process outlives the killed one for a moment and may still write, so a session is tried until it
+    is gone. Its rows go first: a folder without them counts for nothing.
+
+    Raises:
+        OSError: one cannot be deleted.
+    """
+    for session in folder.glob(f"offline-run-*-{state['id']}"):
+        deadline = time.monotonic() + DELETE_SECONDS
+        while session.name not in state["sessions"] and session.exists():
+            for rows in session.glob("*.wandb"):
+                rows.unlink(missing_ok=True)
+            shutil.rmtree(session, ignore_errors=time.monotonic() < deadline)
 
 
 def _write_state(path: Path, state: dict[str, Any]) -> None:

@@ -157,6 +157,15 @@ def test_run_scripts_hand_their_arguments_on(copy: Copy, agent: str) -> None:
     assert passed == f"train|--agent|{agent}|--task|ball_in_cup_catch|--preset|smoke|run.dir=a b|"
 
 
+def test_the_demonstration_does_its_study_and_then_shows_it(copy: Copy) -> None:
+    copy.python("python3", "3.12")
+    result = copy.run("scripts/demo.sh", "seeds=[0,1]", "folder=a b")
+    assert "study|run|laptop|seeds=[0,1]|folder=a b|" in result.stdout
+    assert result.returncode == 0
+    refused = copy.run("scripts/demo.sh", "--preset", "smoke")
+    assert refused.returncode == 2 and "usage: bash scripts/demo.sh" in refused.stderr
+
+
 @pytest.mark.parametrize("arguments", [[], ["walker"], ["walker", "seed=1"], ["--preset", "laptop"]])
 def test_run_scripts_explain_themselves_before_installing(copy: Copy, arguments: list[str]) -> None:
     result = copy.run("scripts/run_smg.sh", *arguments)

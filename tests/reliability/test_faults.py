@@ -1,11 +1,14 @@
 """Things that break while a run is on: it goes on, or ends in one line with its last checkpoint intact."""
 
+import contextlib
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,9 @@ import pytest
 import torch
 
 from common import checkpoint
+from common.config import load
 from common.envs.benchmark import BenchmarkEnv
+from common.mirror import Mirror
 from common.sac import SAC
 from tests import runs
 from tests.common.envs.written_clips import flat, write_clip
@@ -298,8 +303,38 @@ def test_wandb_that_hangs_costs_a_warning_and_lets_the_process_end(tmp_path: Pat
     assert "W&B mirroring stopped (" in finished.stderr
 
 
+def test_a_session_that_a_kill_cut_short_is_sent_anew_even_while_wandb_still_writes_to_it(tmp_path: Path):
+    config = load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"])
+
+    def mirror(rows: int) -> None:
+        mirror = Mirror(config, tmp_path)
+        mirror.update([{"step": number} for number in range(rows)])
+        mirror.finish()
+
+    mirror(2)
+    [finished] = tmp_path.glob("wandb/offline-run-*")
+    cut_short = finished.with_name(finished.name.replace("-run-2", "-run-1"))  # of another millennium
+    shutil.copytree(finished, cut_short)
+    ended = threading.Event()
+
+    def write_on() -> None:
+        while not ended.wait(0.001):
+            with contextlib.suppress(OSError):
+                (cut_short / "files" / str(time.monotonic_ns())).touch()
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    threading.Timer(0.5, ended.set).start()
+    mirror(3)
+    writer.join()
+    assert not cut_short.exists()
+    sessions = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert sessions[0].parent == finished and len(sessions) == 2
+    assert [row["step"] for session in sessions for row in runs.wandb_history(session)] == [0, 1, 2]
+
+
 def test_a_damaged_note_of_what_wandb_has_begins_a_new_wandb_run(stopped: Path, unbroken: Path):
-    (stopped / "mirrored.json").write_text('{"id": "../../x", "rows": 3, "session": ".."}')
+    (stopped / "mirrored.json").write_text('{"id": "../../x", "rows": 3, "sessions": [".."]}')
     assert tiny.resume(stopped, "wandb.mode=offline") == 0
     [file] = stopped.glob("wandb/offline-run-*/run-*.wandb")
     assert len(runs.wandb_history(file)) == len(runs.metrics(unbroken)) + 2  # evaluations

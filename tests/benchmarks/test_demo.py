@@ -1,0 +1,67 @@
+"""The demonstration's table and picture, from runs that were written and not trained."""
+
+import math
+import statistics
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import demo
+from common.errors import UserError
+from common.study.definition import load_study
+from common.study.results import collect
+from tests.common.study.written_runs import write_run
+
+RETURNS = {  # by agent and seed, the returns of two episodes in train and under video_hard
+    "drq": {0: ([400, 440], [100, 120]), 1: ([500, 520], [80, 100])},
+    "smg": {0: ([300, 320], [290, 310]), 1: ([340, 360], [330, 350])},
+}
+
+
+@pytest.fixture
+def overrides(tmp_path: Path) -> list[str]:
+    wanted = [f"folder={tmp_path / 'runs'}", "preset=smoke", "agents=[drq,smg]", "seeds=[0,1]"]
+    return [*wanted, "eval.episodes=2", "eval.clips=null"]
+
+
+@pytest.fixture
+def results(overrides: list[str]):
+    for run in load_study("laptop", overrides).runs:
+        train, hard = RETURNS[run.column][run.seed]
+        write_run(run, {"train": train, "video_easy": [10, 10], "video_hard": hard})
+    return collect(load_study("laptop", overrides))
+
+
+def row(text: str, name: str) -> list[str]:
+    [line] = [line for line in text.splitlines() if line.startswith(name)]
+    return line.split()
+
+
+def test_the_table_has_means_and_deviations_over_seeds_and_a_random_policy(
+    results, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("SMG_DATA", raising=False)
+    text = demo.table(results)
+    cells = [f"465 ± {statistics.stdev([420, 510]):.0f}", "10 ± 0", f"100 ± {math.sqrt(200):.0f}"]
+    assert row(text, "drq") == f"drq {' '.join(cells)} 0.22 0 min".split()
+    assert row(text, "smg")[7] == "320" and row(text, "smg")[10] == "0.97"
+    # Random actions for 80 simulator steps: between nothing and the 20 that standing upright would give.
+    assert 0 < float(row(text, "random")[1]) < 80
+    assert "2 episodes per shift and seed; mean ± sd over seed means" in text
+
+
+def test_the_picture_has_a_curve_for_each_agent(results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(demo, "strip", lambda results: {})  # these runs have no weights
+    picture = cv2.imread(str(demo.draw(results, tmp_path / "demo.png")))
+    assert picture is not None
+    colours = {tuple(colour) for colour in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
+    blue, orange = (0xB4, 0x77, 0x1F), (0x0E, 0x7F, 0xFF)  # BGR
+    assert blue in colours and orange in colours
+
+
+def test_without_runs_it_says_what_makes_them(overrides: list[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["demo", *overrides])
+    with pytest.raises(UserError, match=r"no finished runs in .*scripts/demo\.sh makes them"):
+        demo.main()

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,12 @@ def soak(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             else:
                 attempt.must_end()
                 ended = True
-        equal = runs.metrics(run) == runs.metrics(unbroken)
-        equal &= runs.evaluations(run) == runs.evaluations(unbroken)
-        identical.append(equal and is_mirrored(run))
+        differing = [name for name, equal in comparison(run, unbroken) if not equal]
+        identical.append(not differing)
         print(
-            f"{kills.total()} kills, {identical.count(True)} of {len(identical)} runs identical", flush=True
+            f"{kills.total()} kills, {identical.count(True)} of {len(identical)} runs identical"
+            + (f"; this one's {' and '.join(differing)} differ" if differing else ""),
+            flush=True,
         )
     return {
         "command": " ".join(["smg", *command]),
@@ -110,6 +112,13 @@ def soak(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "identical": all(identical),
         "lines_compared": len(runs.metrics(unbroken)) + len(runs.evaluations(unbroken)),
     }
+
+
+def comparison(run: Path, unbroken: Path) -> Iterator[tuple[str, bool]]:
+    """What a run recorded, and whether it is what the unbroken run did."""
+    yield "metrics", runs.metrics(run) == runs.metrics(unbroken)
+    yield "evaluations", runs.evaluations(run) == runs.evaluations(unbroken)
+    yield "W&B rows", is_mirrored(run)
 
 
 def is_mirrored(run: Path) -> bool:

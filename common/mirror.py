@@ -7,6 +7,7 @@ sent again, because W&B writes to disk in large blocks.
 
 import json
 import logging
+import os
 import re
 import secrets
 import shutil
@@ -75,6 +76,9 @@ class Mirror:
     def _mirror(self) -> None:
         import wandb
 
+        # Whoever started this process may use W&B too, and by this offer to share its helper process. That one
+        # would outlive a kill of this process and still hold the session when the run is resumed.
+        os.environ.pop("WANDB_SERVICE", None)
         settings, path = self._config.wandb, self._folder / "mirrored.json"
         state = _read_state(path)
         _throw_away_unfinished(self._folder / "wandb", state)

@@ -303,6 +303,25 @@ def test_wandb_that_hangs_costs_a_warning_and_lets_the_process_end(tmp_path: Pat
     assert "W&B mirroring stopped (" in finished.stderr
 
 
+UNDER_ANOTHER = """
+import os, sys
+from pathlib import Path
+from common.config import load
+from common.mirror import Mirror
+
+os.environ["WANDB_SERVICE"] = "3-1-unix-/nowhere"  # the helper of a process that has used W&B itself
+mirror = Mirror(load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"]), Path(sys.argv[1]))
+mirror.update([{"step": 1}])
+mirror.finish()
+"""
+
+
+def test_the_helper_process_of_wandb_is_its_own(tmp_path: Path):
+    subprocess.run([sys.executable, "-c", UNDER_ANOTHER, str(tmp_path)], check=True, timeout=120)
+    [session] = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert [row["step"] for row in runs.wandb_history(session)] == [1]
+
+
 def test_a_session_that_a_kill_cut_short_is_sent_anew_even_while_wandb_still_writes_to_it(tmp_path: Path):
     config = load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"])
 

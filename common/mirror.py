@@ -76,7 +76,7 @@ class Mirror:
     def _mirror(self) -> None:
         import wandb
 
-        # Whoever started this process may use W&B too, and by this offer to share its helper process. That one
+        # Whoever started this process may use W&B too, and by this offer to share its helper process, which
         # would outlive a kill of this process and still hold the session when the run is resumed.
         os.environ.pop("WANDB_SERVICE", None)
         settings, path = self._config.wandb, self._folder / "mirrored.json"

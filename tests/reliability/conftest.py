@@ -1,6 +1,7 @@
 """A run of a second that passes through everything, and a way to interfere with it at a given moment."""
 
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +60,11 @@ class Moments:
 
 @pytest.fixture
 def moments(monkeypatch: pytest.MonkeyPatch) -> Moments:
+    return watch(monkeypatch)
+
+
+def watch(patch: pytest.MonkeyPatch) -> Moments:
+    """What happens to runs for as long as the patch lasts."""
     seen = Moments()
 
     class Watched(Console):
@@ -78,7 +84,7 @@ def moments(monkeypatch: pytest.MonkeyPatch) -> Moments:
         def evaluating(self, done: int, of: int) -> None:
             seen.happened("evaluating")
 
-    monkeypatch.setattr(common.train, "Console", Watched)
+    patch.setattr(common.train, "Console", Watched)
     return seen
 
 
@@ -88,9 +94,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "ein Lauf, nº 1 — 走る"
 
 
-@pytest.fixture
-def stopped(folder: Path, moments: Moments) -> Path:
+@pytest.fixture(scope="session")
+def stopped_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that SIGTERM stopped at step 17; its checkpoints are those of steps 15 and 17."""
-    moments.at("step", 17, lambda: os.kill(os.getpid(), tiny.SIGTERM))
-    assert tiny.start(folder) == 75
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        watch(patch).at("step", 17, lambda: os.kill(os.getpid(), tiny.SIGTERM))
+        assert tiny.start(folder) == 75
+    return folder
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, folder: Path) -> Path:
+    """A copy of it for one test."""
+    shutil.copytree(stopped_once, folder)
     return folder

@@ -29,11 +29,18 @@ def test_the_unbroken_run_logs_every_step_once(unbroken: Path):
 
 
 @pytest.mark.parametrize(
-    ("event", "count"),
-    [("step", 3), ("burst", 2), ("step", 11), ("episode", 2), ("evaluating", 1), ("step", 20)],
-    ids=["random steps", "burst", "before an evaluation", "an episode's end", "evaluation", "checkpoint"],
+    ("event", "count", "ahead"),
+    [
+        pytest.param("step", 3, 1, id="random steps"),
+        pytest.param("burst", 2, 1, id="burst"),
+        pytest.param("burst", 2, 0, id="burst, in this process"),
+        pytest.param("step", 11, 1, id="before an evaluation"),
+        pytest.param("episode", 2, 1, id="an episode's end"),
+        pytest.param("evaluating", 1, 1, id="evaluation"),
+        pytest.param("step", 20, 0, id="checkpoint, in this process"),
+        pytest.param("step", 20, 1, id="checkpoint"),
+    ],
 )
-@pytest.mark.parametrize("ahead", [0, 1])
 def test_stopped_by_a_scheduler_and_resumed(
     event: str, count: int, ahead: int, unbroken: Path, folder: Path, moments: Moments
 ):
@@ -197,14 +204,15 @@ def test_two_processes_on_one_folder(stopped: Path, unbroken: Path, capsys: pyte
 
 
 def test_moved_and_resumed_with_a_path_that_would_write_elsewhere(
-    stopped: Path, unbroken: Path, tmp_path: Path
+    stopped_once: Path, unbroken: Path, tmp_path: Path
 ):
     moved = tmp_path / "moved"
-    shutil.move(stopped, moved)
+    shutil.copytree(stopped_once, moved)
     stored = load_run_config(moved)
-    assert stored.run_folder() == stopped
+    assert stored.run_folder() == stopped_once
+    before = {path: path.read_bytes() for path in stopped_once.rglob("*") if path.is_file()}
     assert tiny.resume(moved) == 0
-    assert not stopped.exists()
+    assert before == {path: path.read_bytes() for path in stopped_once.rglob("*") if path.is_file()}
     tiny.assert_equal(moved, unbroken)
 
 

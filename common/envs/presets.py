@@ -118,8 +118,8 @@ def _check_memory(file: IO[bytes]) -> None:
     gigabytes. Lengths that go beyond the file are errors to `genops` itself.
     """
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
-            raise ValueError(f"an entry {argument} of its memo")
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > count:
+            raise ValueError(f"entry {argument} of its memo")
 
 
 def _colour(array: Any) -> np.ndarray:

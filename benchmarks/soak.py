@@ -3,13 +3,14 @@ and what they sent to W&B with their records.
 
 python -m benchmarks.soak [--kills 200] [--seed 0] [--agent smg] [--json results/reliability/soak.json]
 
-Half of the kills come at a random time after the start, half a few milliseconds into something that is
-short but delicate: start-up, the burst of updates, an evaluation, its sheet, a checkpoint. A run that
-reaches its end is compared and the next begins, with the environment in a process of its own every other
-time.
+Half of the kills, or as `--aimed` says, come a few milliseconds into something that is short but delicate, in
+turn: start-up, an evaluation, its sheet, the burst of updates, a checkpoint. The others come at a random time
+after the start. A run that reaches its end is compared and the next begins, with the environment in a process
+of its own every other time.
 """
 
 import argparse
+import itertools
 import json
 import mmap
 import os
@@ -45,7 +46,7 @@ SETTINGS = (
     "wandb.mode=offline",
 )
 ACTIVITIES = ("start", "act", "update", "burst", "wait", "store", "diagnose", "evaluate", "explain", "save")
-DELICATE = ("start", "burst", "evaluate", "explain", "save")
+DELICATE = ("start", "evaluate", "explain", "burst", "save")
 STEPS_TO_SEE = 0.0005  # seconds between two looks at what the run does
 
 
@@ -55,6 +56,7 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--aimed", type=float, default=0.5, help="share of kills at delicate moments")
     parser.add_argument("--agent", default="smg")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings of the run")
@@ -81,7 +83,9 @@ def soak(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     attempt = Attempt([*command, f"run.dir={unbroken}"], folder / "log")
     attempt.must_end()
     duration = time.monotonic() - began
-    kills: Counter[str] = Counter()
+    kills: Counter[str] = Counter()  # by what the run was doing
+    aimed: Counter[str] = Counter()  # by what the kill was to follow upon
+    aims = itertools.cycle(DELICATE)
     identical = []
     while kills.total() < arguments.kills and all(identical):
         run = folder / f"run{len(identical)}"
@@ -90,11 +94,16 @@ def soak(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         while not ended:
             resumable = (run / "config.yaml").exists()
             attempt = Attempt(["train", "--resume", str(run)] if resumable else start, folder / "log")
-            if kills.total() < arguments.kills and wait_for_moment(attempt, moments, duration):
-                kills[attempt.kill()] += 1
-            else:
+            wanted = next(aims) if moments.random() < arguments.aimed else None
+            moment = None
+            if kills.total() < arguments.kills:
+                moment = wait_for_moment(attempt, moments, duration, wanted)
+            if moment is None:
                 attempt.must_end()
                 ended = True
+            else:
+                kills[attempt.kill()] += 1
+                aimed[moment] += 1
         differing = [name for name, equal in comparison(run, unbroken) if not equal]
         identical.append(not differing)
         print(
@@ -107,6 +116,7 @@ def soak(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "seed": arguments.seed,
         "kills": kills.total(),
         "kills_during": dict(kills),
+        "kills_shortly_after_the_begin_of": dict(aimed),
         "runs": len(identical),
         "runs_identical": identical.count(True),
         "identical": all(identical),
@@ -206,17 +216,24 @@ class Attempt:
             os._exit(status)
 
 
-def wait_for_moment(attempt: Attempt, moments: random.Random, duration: float) -> bool:
-    """Wait for a random moment of the attempt; False if the run ended before."""
-    wanted = moments.choice(DELICATE) if moments.random() < 0.5 else None
+def wait_for_moment(
+    attempt: Attempt, moments: random.Random, duration: float, wanted: str | None
+) -> str | None:
+    """Wait for a random moment of the attempt, or for one shortly after the `wanted` activity began.
+
+    Returns that activity if it did begin, else "anything"; None if the run ended before.
+    """
     deadline = time.monotonic() + (duration if wanted else moments.uniform(0, duration / 3))
     while attempt.activity != wanted and time.monotonic() < deadline:
         if attempt.ended():
-            return False
+            return None
         time.sleep(STEPS_TO_SEE)
-    if wanted is not None:
+    began = wanted is not None and attempt.activity == wanted
+    if began:
         time.sleep(moments.uniform(0, 0.05 if wanted != "start" else 1))
-    return not attempt.ended()
+    if attempt.ended():
+        return None
+    return wanted if began else "anything"
 
 
 if __name__ == "__main__":

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 
 import common.config
-from benchmarks import fuzz
+from benchmarks import fuzz, soak
 from common.errors import UserError
 
 
 def test_killed_and_resumed_runs_equal_the_unbroken_one_and_so_does_wandb(tmp_path: Path):
-    command = [sys.executable, "-m", "benchmarks.soak", "--kills", "3", "--json", str(tmp_path / "soak.json")]
-    finished = subprocess.run([*command, "train.steps=30", "eval.every=15"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.soak", "--kills", "5", "--aimed", "1"]
+    command += ["--json", str(tmp_path / "soak.json"), "train.steps=30", "eval.every=15"]
+    finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     report = json.loads((tmp_path / "soak.json").read_text())
-    assert report["kills"] == sum(report["kills_during"].values()) == 3
+    assert report["kills"] == sum(report["kills_during"].values()) == 5
+    assert report["kills_shortly_after_the_begin_of"] == dict.fromkeys(soak.DELICATE, 1)
     assert report["runs_identical"] == report["runs"] >= 1
     assert report["lines_compared"] > 20
 

@@ -289,7 +289,7 @@ server = socket.create_server(("127.0.0.1", 0))
 port = server.getsockname()[1]
 os.environ |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "WANDB_API_KEY": 40 * "a"}
 config = load("sac", "walker_walk", "smoke", overrides=["wandb.mode=online"])
-mirror = Mirror(config, Path(sys.argv[1]), patience=2)
+mirror = Mirror(config, Path(sys.argv[1]), patience=1)
 mirror.update([{"step": 1}])
 mirror.finish()
 print("went on", flush=True)

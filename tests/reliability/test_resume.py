@@ -33,8 +33,6 @@ def test_the_unbroken_run_logs_every_step_once(unbroken: Path):
     [
         pytest.param("step", 3, 1, id="random steps"),
         pytest.param("burst", 2, 1, id="burst"),
-        pytest.param("burst", 2, 0, id="burst, in this process"),
-        pytest.param("step", 11, 1, id="before an evaluation"),
         pytest.param("episode", 2, 1, id="an episode's end"),
         pytest.param("evaluating", 1, 1, id="evaluation"),
         pytest.param("step", 20, 0, id="checkpoint, in this process"),

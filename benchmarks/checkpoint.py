@@ -6,7 +6,6 @@ The agent is SMG with the paper's networks after an update; the replay holds ran
 saves come as many new transitions as 10 minutes bring at 20 agent steps per second.
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.machine import machine, write_json
+from benchmarks.machine import command_line, machine, write_json
 from common import checkpoint
 from common.build import build_agent, build_images, episode_length
 from common.config import Config, load
@@ -30,15 +29,12 @@ ACTION_SIZE = 6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--gigabytes", type=float, default=2, help="of frames")
     parser.add_argument("--rounds", type=int, default=5, help="of incremental saves; the median counts")
     parser.add_argument(
         "--folder", type=Path, help="on the disk to measure; by default that of temporary files"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     config = concrete(
         load("smg", "walker_walk", "paper", overrides=["train.batch=4", "data.overlay_bank=16"])

@@ -7,16 +7,14 @@ counted, so that other work on the machine does not matter. A line costs one exa
 as end between two lines.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.machine import machine, write_json
+from benchmarks.machine import command_line, machine, write_json
 from benchmarks.update import FIRST_STEP, build, configured, random_batch
 from common.build import episode_length
 from common.config import Config
@@ -25,13 +23,10 @@ from common.diagnosis import Diagnosis
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--agents", default="sac,sgqn,smg")
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
     found = machine(("torch",)) | {"threads": torch.get_num_threads()}

@@ -6,15 +6,13 @@ All shifts are timed in turn, round by round, so that a busy machine slows them 
 within a round. Clips come from $SMG_DATA, else they are procedural.
 """
 
-import argparse
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine, write_json
+from benchmarks.machine import command_line, machine, write_json
 from common import gl
 from common.envs import chroma
 from common.envs.benchmark import BenchmarkEnv
@@ -24,13 +22,10 @@ KEYS_PER_ROUND = 500
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--task", default="walker_walk")
     parser.add_argument("--rounds", type=int, default=7, help="medians are taken over them")
     parser.add_argument("--steps", type=int, default=50, help="agent steps per shift and round")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     renderer = gl.select_backend()
     report = {

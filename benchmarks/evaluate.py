@@ -5,13 +5,11 @@
 Both ways let the software renderer have the same number of threads in all.
 """
 
-import argparse
 import os
 import time
-from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine, write_json
+from benchmarks.machine import command_line, machine, write_json
 from common import gl
 from common.build import build_agent, build_images, env_arguments
 from common.config import load
@@ -21,14 +19,11 @@ from common.hardware import apply_switches, concrete
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--agent", default="smg")
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--episodes", type=int, default=2, help="per shift")
     parser.add_argument("--steps", type=int, default=400, help="simulator steps of an episode")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
     overrides = [f"env.episode_steps={arguments.steps}", *arguments.overrides]

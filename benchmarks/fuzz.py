@@ -8,7 +8,6 @@ process, connecting to anything, writing outside the folder of the input and tak
 other exception does.
 """
 
-import argparse
 import io
 import json
 import os
@@ -30,7 +29,7 @@ import torch
 from hypothesis import strategies as st
 
 import common.config
-from benchmarks.machine import machine, write_json
+from benchmarks.machine import command_line, machine, write_json
 from common import checkpoint, yaml_files
 from common.config import Config, load, load_run_config, to_yaml
 from common.envs.presets import read_presets
@@ -397,12 +396,9 @@ def fuzz(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--inputs", type=int, default=100_000, help="of all readers together")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     # Asking dm_control for its tasks starts a process; once is enough.
     known = cache(common.config._suite_tasks)

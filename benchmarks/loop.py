@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine, write_json
+from benchmarks.machine import command_line, machine, write_json
 from common import gl
 from common.build import build
 from common.config import load
@@ -24,14 +24,11 @@ from common.train import Clock, Trainer
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--agent", default="sac")
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--steps", type=int, default=200, help="agent steps that are timed")
     parser.add_argument("--warm-up", type=int, default=32, help="agent steps with updates before these")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

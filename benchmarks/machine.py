@@ -1,5 +1,6 @@
-"""What every benchmark says of where its figures come from."""
+"""What every benchmark shares: its command line, and where its figures come from."""
 
+import argparse
 import json
 import os
 import platform
@@ -8,6 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from common.run_folder import git_commit
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """A parser with what every benchmark takes; `description` is its module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    return parser
 
 
 def machine(packages: tuple[str, ...]) -> dict[str, Any]:

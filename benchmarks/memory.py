@@ -3,15 +3,13 @@
 python -m benchmarks.memory --transitions 500000
 """
 
-import argparse
 import resource
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.machine import machine, write_json
+from benchmarks.machine import command_line, machine, write_json
 from common.replay import Replay, check_memory, replay_bytes
 
 EPISODE = 250
@@ -19,13 +17,10 @@ EPISODE = 250
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--transitions", type=int, default=500_000)
     parser.add_argument("--size", type=int, default=84)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     shape = (3, arguments.size, arguments.size)

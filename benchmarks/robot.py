@@ -6,16 +6,14 @@ Tasks are timed in turn, round by round, so that a busy machine slows them alike
 round.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine, write_json
+from benchmarks.machine import command_line, machine, write_json
 from common import gl
 from common.envs.benchmark import BenchmarkEnv
 from common.envs.shifts import ROBOT_TASKS
@@ -25,13 +23,10 @@ AXES = ("xy", "xyz")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--episodes", type=int, default=100, help="per task, action axes and policy")
     parser.add_argument("--rounds", type=int, default=7, help="medians are taken over them")
     parser.add_argument("--steps", type=int, default=50, help="agent steps per task and round")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     renderer = gl.select_backend()
     report: dict[str, Any] = {

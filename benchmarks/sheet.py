@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine, write_json
+from benchmarks.machine import command_line, machine, write_json
 from common import gl
 from common.build import build_agent, build_evaluator, build_images, episode_length
 from common.config import load
@@ -24,13 +24,10 @@ from common.hardware import apply_switches, concrete
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--agent", default="smg")
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
     report = measure(arguments)

@@ -32,7 +32,7 @@ import wandb  # noqa: F401
 import common.build
 import common.train
 import smg.agent  # noqa: F401
-from benchmarks.machine import machine, write_json
+from benchmarks.machine import command_line, machine, write_json
 from common import cli, gl
 from common.checkpoint import sha256
 from common.run_folder import RunFolder
@@ -51,14 +51,11 @@ STEPS_TO_SEE = 0.0005  # seconds between two looks at what the run does
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--aimed", type=float, default=0.5, help="share of kills at delicate moments")
     parser.add_argument("--agent", default="smg")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings of the run")
     arguments = parser.parse_args()
     gl.select_backend()

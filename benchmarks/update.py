@@ -7,18 +7,16 @@ critic-only and full steps. Besides the ratio to its own plain path, an agent is
 its batch, the unit in which the papers' released code is known: SGQN 5, SMG 33.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import machine, write_json
+from benchmarks.machine import command_line, machine, write_json
 from benchmarks.plain import PLAIN, SWITCHES
 from common.config import Config, load
 from common.hardware import apply_switches, concrete
@@ -31,16 +29,13 @@ FIRST_STEP = 2000  # past the start-up burst
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--agents", default="sac,sgqn,smg")
     parser.add_argument("--batch", type=int, help="by default each agent's own: 64 for SMG, 128 else")
     parser.add_argument(
         "--repeats", type=int, default=5, help="repeats of a full schedule, of which the median"
     )
     parser.add_argument("--preset", default="paper")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("overrides", nargs="*", help="key=value for the fast path")
     arguments = parser.parse_args()
 

@@ -135,7 +135,7 @@ class Evaluation(Section):
     clips: Annotated[tuple[Count, Count], Field(strict=False)] | None
     envs: Positive
     processes: Count
-    sheet: bool
+    sheet: bool = True  # runs recorded before this key existed have none
 
 
 class Data(Section):

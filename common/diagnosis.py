@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from common.losses import squashed_gaussian
 from common.programs import Inputs, Metrics
 from common.replay import Batch
-from common.sac import SAC, Plan
+from common.sac import SAC, Plan, learns
 
 ROWS = 32
 """Samples of a batch that an examination looks at."""
@@ -139,7 +139,7 @@ def owners(agent: SAC) -> dict[nn.Module, str]:
     names = {
         module: name
         for name, network in agent.networks.items()
-        if any(parameter.requires_grad for parameter in network.parameters())
+        if learns(name)
         for module in network.modules()
     }
     return names | dict.fromkeys(agent.critic.encoder().modules(), "encoder")

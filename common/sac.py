@@ -91,6 +91,11 @@ Examination = Callable[[Inputs, Any], Metrics]
 """Looks at an update's prepared inputs and its plan, before the update."""
 
 
+def learns(name: str) -> bool:
+    """Whether the network of this name in `SAC.networks` learns; those called target… only follow others."""
+    return not name.startswith("target")
+
+
 class SAC:
     """Soft actor-critic.
 

@@ -13,6 +13,7 @@ from common import checkpoint
 from common.config import RESOLVED_NAME
 from common.errors import UserError
 from common.run_folder import refuse_links, sheet_of
+from common.sac import learns
 
 FILE = "weights.pt"
 RECORDS = ("provenance.json", "metrics.jsonl", "eval.jsonl", "config-until-*.yaml", RESOLVED_NAME)
@@ -36,13 +37,8 @@ class Weights:
         """
         with checkpoint.must_fit(self.source):
             for name, network in agent.networks.items():
-                if learnt(name):
+                if learns(name):
                     network.load_state_dict(self.networks[name])
-
-
-def learnt(network: str) -> bool:
-    """Whether the network of this name learns; the others are targets, which follow."""
-    return not network.startswith("target")
 
 
 def read(folder: Path, purpose: str) -> Weights:
@@ -90,7 +86,7 @@ def export(run: Path, folder: Path) -> None:
         networks = {
             name: {key: value.half() for key, value in state.items()}
             for name, state in weights.networks.items()
-            if learnt(name)
+            if learns(name)
         }
     buffer = io.BytesIO()
     torch.save({"step": weights.step, "agent": {"networks": networks}}, buffer)

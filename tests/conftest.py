@@ -8,6 +8,14 @@ from selenium import webdriver
 from tests.browser import chromium
 
 
+@pytest.fixture(autouse=True, scope="session")
+def clip_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep decoded clips out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SMG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     """Headless Chromium."""

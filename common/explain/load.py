@@ -9,18 +9,17 @@ from common.config import Config
 from common.envs.benchmark import BenchmarkEnv
 
 
-def load_agent(config: Config, folder: Path, purpose: str = "explain") -> tuple[Any, int]:
+def load_agent(config: Config, folder: Path) -> tuple[Any, int]:
     """The agent with a run's newest weights, finished or not, and its agent steps.
 
     Args:
         config: the run's, without any `auto`.
         folder: only read.
-        purpose: what the agent is wanted for, for messages.
 
     Raises:
         UserError: the run has no readable weights.
     """
-    trained = weights.read(folder, purpose)
+    trained = weights.read(folder, "explain")
     env = BenchmarkEnv(**env_arguments(config), shift="train", seed=config.seed)
     action_size = env.action_size
     env.close()

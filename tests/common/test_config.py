@@ -235,6 +235,19 @@ def test_every_combination_is_valid(agent: str, task: str, preset: str) -> None:
 # The resolved file
 
 
+RECORDED = sorted(path.parent for path in (CONFIGS.parent / "results").glob("*/*/config.yaml"))
+
+
+@pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
+def test_the_runs_in_results_are_read_by_the_code_of_today(folder: Path) -> None:
+    config = load_run_config(folder)
+    assert folder.name.startswith(f"{config.task}-{config.agent}")
+
+
+def test_there_are_runs_in_results() -> None:
+    assert RECORDED
+
+
 @pytest.mark.parametrize("agent", AGENTS)
 def test_a_resolved_configuration_reads_back_equal(agent: str, tmp_path: Path) -> None:
     config = smoke("optim.actor.lr=1e-5", "wandb.group='1e-4'", "run.name=é\u2028off", agent=agent)

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,6 @@ from common.console import Console
 from tests.reliability import tiny
 
 gl.select_backend()
-
-
-@pytest.fixture(autouse=True, scope="session")
-def clip_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep decoded clips out of the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SMG_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="session")

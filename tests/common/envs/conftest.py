@@ -1,7 +1,6 @@
-"""A small data folder of known content, and a clip cache of the tests' own."""
+"""A small data folder of known content."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,6 @@ CLIP_FRAMES = 6
 
 # Test modules import MuJoCo, which reads MUJOCO_GL once.
 gl.select_backend()
-
-
-@pytest.fixture(autouse=True, scope="session")
-def clip_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep decoded clips out of the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SMG_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="session")

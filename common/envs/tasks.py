@@ -7,14 +7,14 @@ from dm_control import suite
 from dm_control.mujoco import Physics
 from dm_control.suite import common as suite_assets
 
-from common.envs import looks, robot
+from common.envs import looks
 from common.envs.presets import Preset
-from common.envs.shifts import SHIFTS, VIEW_SHIFTS
+from common.envs.shifts import ROBOT_TASKS, SHIFTS, VIEW_SHIFTS
 from common.envs.simulator import Simulator
 from common.errors import UserError, did_you_mean
 
 SUITE_TASKS = tuple(f"{domain}_{task}" for domain, task in suite.ALL_TASKS)
-TASKS = (*SUITE_TASKS, *robot.TASKS)
+TASKS = (*SUITE_TASKS, *ROBOT_TASKS)
 MODELS = ("dmcgb", "smg")
 
 
@@ -36,7 +36,10 @@ def build(
         raise UserError(f"unknown task '{task}': {did_you_mean(task, TASKS)}")
     if model not in MODELS:
         raise UserError(f"unknown env.model '{model}': {did_you_mean(model, MODELS)}")
-    if task in robot.TASKS:
+    if task in ROBOT_TASKS:
+        # Composer, imported, is a tenth of what a process takes to start.
+        from common.envs import robot
+
         return robot.build(task, random, action_axes, camera)
     for key, value in (("action_axes", action_axes), ("camera", camera)):
         if value is not None:

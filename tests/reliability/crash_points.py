@@ -10,6 +10,7 @@ import shutil
 import signal
 import stat
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import numpy as np
 import torch
 
 from common import checkpoint
-from common.replay import Replay
+from common.replay import Batch, Replay
 
-OLDER, OLD, NEW, NEXT = 300, 600, 1100, 1101
-"""Agent steps of the two checkpoints that are there, of the save that is killed, and of the one after it."""
+OLDER, OLD, NEW, NEXT = 500, 1000, 1030, 1031
+"""Agent steps of the two checkpoints that are there, of the save that is killed, and of the one after it.
+
+That save ends one file of 512 frames and begins another."""
 
 
 def replay_at(step: int) -> Replay:
@@ -52,13 +55,18 @@ def found(folder: Path) -> int:
     replay = replay_at(0)
     state, _ = checkpoint.load(folder, replay)
     step = state["step"]
-    expected = replay_at(step)
     assert len(replay) == step
     assert torch.equal(state["weights"], state_at(step)["weights"])
-    batch, other = replay.sample(4096), expected.sample(4096)
-    for name in ("obs", "action", "reward", "next_obs"):
-        assert torch.equal(getattr(batch, name), getattr(other, name)), (step, name)
+    batch, expected = replay.newest(step), content_at(step)
+    for name in ("obs", "action", "reward", "next_obs", "not_done"):
+        assert torch.equal(getattr(batch, name), getattr(expected, name)), (step, name)
     return step
+
+
+@cache
+def content_at(step: int) -> Batch:
+    """All transitions of `replay_at(step)`, in order."""
+    return replay_at(step).newest(step)
 
 
 def go_on_and_save(folder: Path, step: int) -> None:

@@ -20,6 +20,7 @@ SETTINGS = (
     "train.log_every=1",
     "eval.every=12",
     "eval.shifts=[train]",
+    "eval.sheet=false",  # rendering is what these runs spend; the soak's have sheets
     "env.episode_steps=40",
     "env.action_repeat=4",
     "env.image_size=24",

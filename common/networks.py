@@ -14,6 +14,16 @@ Activation = Callable[[Tensor], Tensor]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
+class PixelConvolution(nn.Conv2d):
+    """A convolution that takes pixel values 0–255 as 255ths.
+
+    The weights are divided instead of the pixels, whose 255ths bfloat16 would round.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.weight / 255, self.bias)
+
+
 class Trunk(nn.Module):
     """3×3 convolutions without padding, ReLUs between them and none after the last, then flattened.
 
@@ -29,8 +39,10 @@ class Trunk(nn.Module):
     def __init__(self, channels: int, filters: int, strides: Sequence[int], image_size: int) -> None:
         super().__init__()
         inputs = [channels] + [filters] * (len(strides) - 1)
+        kinds = [PixelConvolution] + [nn.Conv2d] * (len(strides) - 1)
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(size, filters, 3, stride=stride) for size, stride in zip(inputs, strides, strict=True)
+            kind(size, filters, 3, stride=stride)
+            for kind, size, stride in zip(kinds, inputs, strides, strict=True)
         )
         self.output_size = filters * trunk_resolution(image_size, strides) ** 2
         self.bf16 = False
@@ -41,9 +53,9 @@ class Trunk(nn.Module):
         `relu` may bring a backward of its own.
         """
         with bf16_autocast(views[0].device, self.bf16):
-            # Whole pixel values are exact in bfloat16, so nothing is lost by converting them first.
+            # Whole pixel values are exact in bfloat16.
             pixels = [view.bfloat16() if self.bf16 else view.float() for view in views]
-            features = (pixels[0] if len(pixels) == 1 else torch.cat(pixels)) / 255
+            features = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
             for index, convolution in enumerate(self.convolutions):
                 features = convolution(relu(features) if index > 0 else features)
         return features.flatten(1).float()

@@ -1,6 +1,5 @@
 """SVEA: stabilised Q-value estimation under augmentation (Hansen, Su and Wang, NeurIPS 2021)."""
 
-import torch
 from torch import Tensor
 
 from baselines.drq import DrQ
@@ -30,9 +29,7 @@ class SVEA(DrQ):
         if not self.active("augmented_bellman"):
             return super().critic_losses(inputs)
         target = self.target_q(inputs)
-        latents = self.critic.encode(inputs["obs"], inputs["augmented"])
-        both = self.critic.heads(latents, torch.cat([inputs["action"]] * 2))
-        q, q_augmented = zip(*(head.chunk(2) for head in both), strict=True)
+        q, q_augmented = self.critic.of_two(inputs["obs"], inputs["augmented"], inputs["action"])
         terms = {
             "bellman": losses.bellman(q, target),
             "augmented_bellman": losses.bellman(q_augmented, target),

@@ -28,6 +28,10 @@ ACT_ROWS = 16
 """Observations that the policy's head sees at a time; fewer are padded."""
 
 
+QPair = tuple[Tensor, Tensor]
+"""Q₁ and Q₂, each (B, 1)."""
+
+
 class Critic(nn.Module):
     """Trunk, projection and two Q heads."""
 
@@ -54,6 +58,12 @@ class Critic(nn.Module):
     def forward(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Q₁ and Q₂, each (B, 1)."""
         return self.heads(self.encode(obs), action)
+
+    def of_two(self, obs: Tensor, other: Tensor, action: Tensor) -> tuple[QPair, QPair]:
+        """Q₁ and Q₂, each (B, 1), of two views (B, C, H, W) of the same states, encoded as one batch."""
+        both = self.heads(self.encode(obs, other), torch.cat([action, action]))
+        (q1, other1), (q2, other2) = (head.chunk(2) for head in both)
+        return (q1, q2), (other1, other2)
 
     def first_q(self, obs: Tensor, action: Tensor, relu: Activation = F.relu) -> Tensor:
         """Q₁ (B, 1) alone, with a chosen ReLU throughout: what attributions explain."""

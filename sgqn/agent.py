@@ -94,8 +94,7 @@ class SGQN(SAC):
         terms = {}
         if self.active("consistency"):
             salient = losses.masked(obs.float(), self.saliency(obs, action), inputs["fill"])
-            both = self.critic.heads(self.critic.encode(obs, salient), torch.cat([action, action]))
-            q, q_salient = zip(*(head.chunk(2) for head in both), strict=True)
+            q, q_salient = self.critic.of_two(obs, salient, action)
             terms["consistency"] = losses.consistency(q, q_salient)
         else:
             q = self.critic(obs, action)

@@ -142,9 +142,7 @@ class SMG(SAC):
         obs, action = inputs["obs"], inputs["action"]
         terms = {}
         if self.active("q_consistency"):
-            latents = self.critic.encode(obs, inputs["augmented"])
-            both = self.critic.heads(latents, torch.cat([action, action]))
-            q, q_augmented = zip(*(head.chunk(2) for head in both), strict=True)
+            q, q_augmented = self.critic.of_two(obs, inputs["augmented"], action)
             terms["q_consistency"] = losses.q_consistency(q_augmented, q)
         else:
             q = self.critic(obs, action)

@@ -8,13 +8,12 @@ as end between two lines.
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.machine import command_line, machine, write_json
+from benchmarks.machine import clock, command_line, machine, write_json
 from benchmarks.update import FIRST_STEP, build, configured, random_batch
 from common.build import episode_length
 from common.config import Config
@@ -72,15 +71,9 @@ def measure(config: Config, repeats: int) -> dict[str, float]:
 
 def timed(work: Callable[[], Any], config: Config) -> float:
     """Seconds of a CPU's processors, or until a GPU has done the work."""
-    if not config.device.startswith("cuda"):
-        started = time.process_time()
-        work()
-        return time.process_time() - started
-    torch.cuda.synchronize()
-    started = time.perf_counter()
+    started = clock(config.device)
     work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock(config.device) - started
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ import argparse
 import json
 import os
 import platform
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from common.run_folder import git_commit
 
@@ -18,6 +21,14 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     return parser
+
+
+def clock(device: str) -> float:
+    """Seconds: of processors that this process has used, or on a GPU of time, with its work done."""
+    if not device.startswith("cuda"):
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def machine(packages: tuple[str, ...]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def timed(work: Callable[[], Any], config: Config) -> float:
     return time.perf_counter() - started
 
 
-def convolution_peak(config: Config) -> float:
+def convolution_peak(config: Config, timed: Callable[..., float] = timed) -> float:
     """GFLOP/s of one large 3×3 convolution in the fast path's precision and memory format."""
     kind = torch.bfloat16 if config.amp == "bf16" else torch.float32
     layout = torch.channels_last if config.channels_last else torch.contiguous_format

@@ -35,7 +35,8 @@ def guided_gradient(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> T
 def _backpropagate(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:
     pixels = obs.detach().float().requires_grad_()
     with torch.enable_grad():
-        q = critic.first_q(pixels, action.detach(), guided_relu)
+        # As a view: PyTorch's FLOP counter cannot follow autograd.grad to a leaf that enters a module.
+        q = critic.first_q(pixels.view_as(pixels), action.detach(), guided_relu)
         (gradient,) = torch.autograd.grad(q.sum(), pixels)
     return gradient
 

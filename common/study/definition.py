@@ -23,7 +23,7 @@ that `preset=smoke` makes any study small.
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,12 +43,12 @@ def _named_settings(value: Any) -> Any:
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list):
+        if not all(map(_is_text, value)):
+            return value
         repeated = {name for name in value if value.count(name) > 1}
         if repeated:
-            raise ValueError(
-                f"{sorted(map(str, repeated))[0]} is listed twice, so two runs would share a folder"
-            )
-        return {name: {} for name in value if isinstance(name, str)} if all(map(_is_text, value)) else value
+            raise ValueError(f"{min(repeated)} is listed twice, so two runs would share a folder")
+        return {name: {} for name in value}
     if isinstance(value, dict):
         return {name: {} if settings is None else settings for name, settings in value.items()}
     return value
@@ -141,6 +141,8 @@ class Study:
     runs: tuple[PlannedRun, ...]
     settings: tuple[str, ...]
     """What every run is given on top of configs/, as `key=value` texts."""
+    written: dict[tuple[str, str], Config] = field(default_factory=dict)
+    """Task and column → configuration as the file has it, where overrides have changed settings."""
 
 
 def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
@@ -157,6 +159,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
     """
     source, stem = _find(path)
     values = yaml_files.read_mapping(source, str(path))
+    written = dict(values)
     settings: list[str] = []
     preset_given = False
     for text in overrides:
@@ -168,13 +171,36 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
             settings.append(text)
             continue
         parsed = yaml_files.parse(value, f"{COMMAND_LINE}: {key}")
-        if rest:
-            parsed = {**(values.get(section) or {}), rest: parsed}
-        elif section in ("tasks", "agents"):
-            parsed = _selection(parsed, _named_settings(values.get(section, {})))
+        if section in ("tasks", "agents"):
+            listed = _named_settings_or_error(values.get(section, {}), f"{path}: {section}")
+            parsed = _assigned(listed, rest, parsed, key) if rest else _selection(parsed, listed)
+        elif rest and section == "resources":
+            parsed = _assigned(values.get(section) or {}, rest, parsed, key)
+        elif rest:
+            raise UserError(f"{COMMAND_LINE}: {key}: {section} is one value; write {section}=…")
         preset_given |= section == "preset"
         values[section] = parsed
-    return _expand(_validated(values, str(path)), str(path), stem, settings, preset_given)
+    file = _validated(values, str(path))
+    original = file if values == written else _validated(written, str(path))
+    # A selection may leave the subject out; then the last column stands for it.
+    columns = [*file.agents, *original.agents]
+    if file.subject is not None and file.subject not in columns:
+        raise UserError(f"{path}: subject: {did_you_mean(file.subject, columns)}")
+    study = _expand(file, str(path), stem, settings, preset_given)
+    if not settings and values == written:
+        return study
+    return replace(study, written=_as_written(original, study))
+
+
+def _as_written(original: StudyFile, study: Study) -> dict[tuple[str, str], Config]:
+    """The configurations of a study's cells as its file has them; of those that it has."""
+    common = _texts(original.settings, set())
+    return {
+        (task, column): _cell(original, task, column, common, set(), [], study.source)[0]
+        for task in study.tasks
+        for column in study.columns
+        if task in original.tasks and column in original.agents
+    }
 
 
 def _find(path: str | Path) -> tuple[Path, str]:
@@ -200,11 +226,20 @@ def _selection(chosen: Any, listed: Any) -> Any:
     return {name: settings or listed.get(name, {}) for name, settings in named.items()}
 
 
-def _named_settings_or_error(value: Any) -> Any:
+def _named_settings_or_error(value: Any, source: str = COMMAND_LINE) -> Any:
     try:
         return _named_settings(value)
     except ValueError as error:
-        raise UserError(f"{COMMAND_LINE}: {error}") from error
+        raise UserError(f"{source}: {error}") from error
+
+
+def _assigned(values: Any, dotted: str, value: Any, key: str) -> Settings:
+    """The nested mapping with one value replaced; `dotted` leads to it."""
+    if not isinstance(values, dict):
+        raise UserError(f"{COMMAND_LINE}: {key}: there is no mapping to put {dotted} into")
+    first, _, rest = dotted.partition(".")
+    inner = _assigned(values.get(first) or {}, rest, value, key) if rest else value
+    return {**values, first: inner}
 
 
 def _validated(values: Settings, source: str) -> StudyFile:
@@ -232,7 +267,6 @@ def _expand(file: StudyFile, source: str, name: str, given: list[str], preset_gi
         )
     subject = file.subject or list(file.agents)[-1]
     if subject not in file.agents:
-        # A selection may leave the subject out; then the last column stands for it.
         subject = list(file.agents)[-1]
     folder = Path(file.folder or Path("studies", name))
     beaten = set(_preset_keys(file.preset)) if preset_given else set()

@@ -20,6 +20,8 @@ from common.study.definition import PlannedRun, flattened
 CLAIM, TRAINING = ".claim", ".lock"
 """Locked by a study's attempt, and by `smg train` itself."""
 ATTEMPTS, LOG = "attempts.jsonl", "train.log"
+LARGEST = 1e12
+"""No return is as large; sums of such values stay finite."""
 STOPPED = (75, 130, -signal.SIGTERM)
 """Statuses of `smg train` after it was asked to stop: saved, or with nothing to save as it had just begun."""
 
@@ -85,7 +87,7 @@ def read(run: PlannedRun, claimed: bool = False) -> Reading:
         config = load_run_config(run.folder, allow_code=run.foreign_code)
         _check_identity(run, config)
         provenance = _provenance(run.folder)
-        episodes = tuple(_episodes(run.folder))
+        episodes = tuple(_episodes(run.folder, config.seed + config.eval.seed_offset))
         missing = _lacking(config, episodes)
         saved = _saved_step(run.folder)
     except (UserError, _Corrupt) as error:
@@ -136,7 +138,7 @@ def progress(folder: Path) -> tuple[int, float | None]:
     for line in reversed(lines):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if not isinstance(record, dict):
             continue
@@ -158,7 +160,7 @@ def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:
 # Where and how fast a run computes, not what; the folder of clips is compared by its hash in the provenance.
 _INDIFFERENT = (
     "seed", "run.", "device", "compile", "amp", "channels_last", "data.", "eval.envs", "eval.processes",
-    "env.ahead", "replay.device", "optim.fused", "wandb.", "checkpoint.",
+    "env.ahead", "replay.device", "optim.fused", "wandb.", "checkpoint.every",
 )  # fmt: skip
 
 
@@ -182,14 +184,18 @@ def _provenance(folder: Path) -> dict[str, Any]:
         raise _Corrupt(f"provenance.json cannot be read ({error})") from error
     if not isinstance(found, dict):
         raise _Corrupt("provenance.json is not a JSON object")
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _Corrupt(f"provenance.json holds what is no text ({error.reason})") from error
     return found
 
 
-def _episodes(folder: Path) -> list[Record]:
-    """The records of eval.jsonl, each checked.
+def _episodes(folder: Path, seed: int) -> list[Record]:
+    """The records of eval.jsonl, each checked; `seed` is that of the run's evaluations.
 
     Raises:
-        _Corrupt: a line is no evaluation episode, or an episode appears twice.
+        _Corrupt: a line is no evaluation episode of this run, or an episode appears twice.
     """
     try:
         records = read_json_lines(folder / "eval.jsonl")
@@ -199,9 +205,14 @@ def _episodes(folder: Path) -> list[Record]:
     for number, record in enumerate(records, 1):
         step, shift, episode, value = (record.get(key) for key in ("step", "shift", "episode", "return"))
         whole = all(isinstance(count, int) and not isinstance(count, bool) for count in (step, episode))
-        numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not (whole and numeric and isinstance(shift, str)):
+        # Compared, for an integer of JSON may be too large for a float.
+        finite = isinstance(value, int | float) and -LARGEST < value < LARGEST
+        if not (whole and finite and isinstance(shift, str)) or isinstance(value, bool):
             raise _Corrupt(f"eval.jsonl, line {number}: not an evaluation episode with a finite return")
+        if record.get("seed", seed) != seed:
+            raise _Corrupt(
+                f"eval.jsonl, line {number}: an episode of evaluation seed {record['seed']}, not {seed}"
+            )
         if (step, shift, episode) in seen:
             raise _Corrupt(
                 f"eval.jsonl, line {number}: episode {episode} under {shift} at step {step} appears twice"
@@ -246,8 +257,8 @@ def _last_failure(folder: Path) -> str:
     try:
         attempts = read_json_lines(folder / ATTEMPTS)
         status = attempts[-1]["status"] if attempts else 0
-    except (OSError, ValueError, KeyError):
-        return ""
+    except (OSError, UserError, ValueError, RecursionError, KeyError, TypeError):
+        return ""  # a damaged record of attempts says nothing about the run
     if status in (0, *STOPPED) or not isinstance(status, int):
         return ""
     return f"{status_text(status)}: {_last_words(folder)}"

@@ -9,6 +9,10 @@ from common.study.definition import Study
 from common.study.folders import Kind, Reading, differences, read
 
 
+SMG_MODELS = ("cartpole_", "cheetah_")
+"""Tasks whose models SMG's released code has changed."""
+
+
 @dataclass(frozen=True)
 class Results:
     """What the folders of all runs of a study say, and what to know when reading their numbers."""
@@ -62,6 +66,12 @@ def conditions(reading: Reading, shifts: Iterable[str]) -> dict[str, str]:
         "episodes": f"{config.eval.episodes} per seed",
         "model variant": config.env.model,
     }
+    overlay = reading.provenance.get("overlay")
+    if isinstance(overlay, dict) and config.augmentation not in (None, "random_convolution"):
+        # Procedural images differ from seed to seed, photographs must not.
+        procedural = overlay.get("source") == "procedural"
+        names = "" if procedural else f", names' hash {str(overlay.get('sha256'))[:16]}"
+        found["overlay images"] = f"{overlay.get('source')}, {overlay.get('images')}{names}"
     if config.task in ROBOT_TASKS:
         return found
     data = reading.provenance.get("data")
@@ -111,6 +121,14 @@ def _conditions_note(results: Results) -> list[str]:
             values.setdefault(name, set()).add(value)
     shared = [f"{name} {next(iter(found))}" for name, found in values.items() if len(found) == 1]
     notes = [f"All runs: {'; '.join(shared)}."] if shared else []
+    changed = [
+        reading.run.task
+        for reading in results.done
+        if reading.run.task.startswith(SMG_MODELS) and reading.run.config.env.model != "smg"
+    ]
+    if changed and (results.study.published or "").startswith("smg_"):
+        tasks = ", ".join(dict.fromkeys(changed))
+        notes.append(f"{tasks}: the published scores are of SMG's changed models (env.model: smg).")
     if any(reading.run.task in ROBOT_TASKS for reading in results.done):
         notes.append(
             "Robotic tasks: task, reward and looks are the published ones, arm and meshes are not; "
@@ -120,12 +138,14 @@ def _conditions_note(results: Results) -> list[str]:
 
 
 def _departures(results: Results) -> list[str]:
-    """Where runs were made with other settings than the study gives now."""
+    """Where runs were made with other settings than the study's file gives."""
+    written = results.study.written
     found: dict[str, set[str]] = {}
     for reading in results.done:
         assert reading.config is not None
-        for key, planned, actual in differences(reading.run.config, reading.config):
-            found.setdefault(key, set()).add(f"{actual} instead of {planned}")
+        planned = written.get((reading.run.task, reading.run.column), reading.run.config)
+        for key, wanted, actual in differences(planned, reading.config):
+            found.setdefault(key, set()).add(f"{actual} instead of {wanted}")
     if not found:
         return []
     shown = [f"{key} ({', '.join(sorted(values)[:2])})" for key, values in found.items()]

@@ -13,7 +13,7 @@ class ModularCritic(nn.Module):
         self.relus = nn.ModuleList(nn.ReLU() for _ in range(len(critic.trunk.convolutions) + 1))
 
     def forward(self, pixels, action):
-        features, relus = pixels / 255, iter(self.relus)
+        features, relus = pixels, iter(self.relus)
         for index, convolution in enumerate(self.critic.trunk.convolutions):
             features = convolution(features if index == 0 else next(relus)(features))
         head = self.critic.q1

@@ -84,6 +84,26 @@ def test_selections_from_the_command_line_keep_the_files_settings(tmp_path: Path
     assert chosen.subject == "sgqn"
 
 
+def test_one_setting_of_a_cell_from_the_command_line(tmp_path: Path) -> None:
+    planned = study(tmp_path, "agents.smg.losses.background=0", "tasks.finger_spin.env.frames=2")
+    configs = {(run.task, run.column): run.config for run in planned.runs}
+    assert [configs["walker_walk", name].agent for name in planned.columns] == ["sac", "drq", "smg"]
+    assert configs["walker_walk", "smg"].losses["background"] == 0
+    assert configs["walker_walk", "smg"].env.frames == 3 and configs["finger_spin", "smg"].env.frames == 2
+    assert planned.written["finger_spin", "smg"].losses["background"] == 2
+
+
+def test_a_selection_without_the_subject_compares_with_its_last_column(tmp_path: Path) -> None:
+    text = STUDY + "subject: drq\n"
+    assert study(tmp_path, text=text).subject == "drq"
+    assert study(tmp_path, "agents=[sac,smg]", text=text).subject == "smg"
+
+
+def test_a_file_with_a_name_twice_is_a_mistake_also_under_a_selection(tmp_path: Path) -> None:
+    text = STUDY.replace("[sac, drq, smg]", "[sac, sac]")
+    assert "sac is listed twice" in error(tmp_path, text, "agents=[sac]")
+
+
 def test_an_ablation_file_is_a_column(tmp_path: Path) -> None:
     text = STUDY.replace(
         "[sac, drq, smg]", "{bare: {agent: smg, config: configs/ablations/smg_no_background.yaml}}"
@@ -154,6 +174,8 @@ def test_action_repeats_of_sgqns_tables() -> None:
         (("[video_hard]", "[test1]"), ["the table shows test1"]),
         (("[sac, drq, smg]", "{../sac: {agent: sac}}"), ["'../sac' is no folder name"]),
         (("[sac, drq, smg]", "{sac: 3}"), ["agents.sac"]),
+        (("[sac, drq, smg]", "[{sac: 3}, {sac: 3}]"), ["agents"]),
+        (("preset: smoke", "preset: smoke\nsubject: smgg"), ["subject", "did you mean 'smg'?"]),
         (("[sac, drq, smg]", "{sac: {run: {dir: here}}}"), ["run.dir is not a setting"]),
         (
             ("[sac, drq, smg]", "{sac: {trian: {batch: 3}}}"),
@@ -184,6 +206,11 @@ def test_mistakes_are_told_before_the_first_run(
         ("layout='{task}/{agent}'", "layout"),
         ("layout='../{task}/{agent}/{seed}'", "layout"),
         ("seed=3", "seed is not a setting"),
+        ("subject=smgg", "did you mean 'smg'?"),
+        ("seeds.0=1", "seeds is one value"),
+        ("preset.x=1", "preset is one value"),
+        ("agents.smg.losses.backgruond=0", "did you mean 'background'?"),
+        ("agents.smg.losses=0", "losses"),
     ],
 )
 def test_mistaken_overrides(tmp_path: Path, override: str, told: str) -> None:

@@ -73,6 +73,15 @@ def test_an_evaluated_run_whose_last_weights_were_not_saved_is_unfinished(run: P
         (lambda folder: (folder / "eval.jsonl").write_bytes(b"\xff\xfe\n"), "eval.jsonl: line 1 is not"),
         (lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', '"return": NaN'), "finite return"),
         (lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', '"return": "1"'), "finite return"),
+        (
+            lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', f'"return": {10**400}'),
+            "finite return",
+        ),
+        (lambda folder: _replace(folder / "eval.jsonl", '"seed": 42', '"seed": 43'), "seed 43, not 42"),
+        (
+            lambda folder: _replace(folder / "provenance.json", "CPU, 2 threads", r"\ud800"),
+            "holds what is no text",
+        ),
         (lambda folder: _repeat_a_line(folder / "eval.jsonl"), "appears twice"),
         (lambda folder: (folder / "provenance.json").write_text("{"), "provenance.json cannot be read"),
         (lambda folder: (folder / "provenance.json").unlink(), "provenance.json cannot be read"),
@@ -105,6 +114,9 @@ def test_a_failed_attempt_shows_its_last_words(run: PlannedRun) -> None:
     assert reading.detail == "exit status 2: smg: the GPU's memory is full (step 30 of 60)"
     (run.folder / "attempts.jsonl").write_text('{"status": -9}\n')
     assert read(run).detail.startswith("killed by SIGKILL")
+    # A damaged record of attempts says nothing of the run.
+    (run.folder / "attempts.jsonl").write_text('nonsense\n{"status": 2}\n')
+    assert read(run).kind is Kind.UNFINISHED
     # A scheduler's stop is no failure.
     (run.folder / "attempts.jsonl").write_text('{"status": 75}\n')
     assert read(run).kind is Kind.UNFINISHED
@@ -126,6 +138,13 @@ def test_progress_is_read_from_the_end_of_the_metrics(run: PlannedRun) -> None:
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 64, "episode/return": 3}\n{"step": 7')
     assert progress(run.folder) == (64, 30)
+
+
+def test_metrics_that_cannot_be_parsed_are_no_progress(run: PlannedRun) -> None:
+    write_run(run)
+    (run.folder / "metrics.jsonl").write_text('{"step": 7, "seconds": 3}\n' + "[" * 10_000 + "\n")
+    assert progress(run.folder) == (7, 3)
+    assert read(run).kind is Kind.DONE
 
 
 def test_differences_are_those_that_change_a_result() -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -203,6 +204,36 @@ def test_a_table_of_other_settings_than_the_study_says_so(tmp_path: Path) -> Non
     written(tmp_path, "sac.discount=0.9")
     notes = table_of(study(tmp_path)).notes
     assert notes[-1] == "Not as the study is written: sac.discount (0.9 instead of 0.99)."
+    # Also if the table is asked for with the overrides that the runs were made with.
+    assert table_of(study(tmp_path, "sac.discount=0.9")).notes[-1] == notes[-1]
+    assert table_of(study(tmp_path, "agents=[sac]", "sac.discount=0.9")).notes[-1] == notes[-1]
+
+
+def test_scores_published_of_changed_models_are_called_so(tmp_path: Path) -> None:
+    text = STUDY.replace("finger_spin", "cheetah_run")
+    [note] = [note for note in table_of(written(tmp_path, text=text)).notes if "changed models" in note]
+    assert note.startswith("cheetah_run: ")
+    other = tmp_path / "changed"
+    other.mkdir()
+    notes = table_of(written(other, "env.model=smg", text=text)).notes
+    assert not any("changed models" in note for note in notes)
+
+
+def test_photographs_and_procedural_overlays_do_not_mix(tmp_path: Path) -> None:
+    def overlay(source: str, names: str) -> dict[str, Any]:
+        return PROVENANCE | {"overlay": {"source": source, "images": 9, "sha256": names}}
+
+    planned = written(tmp_path)
+    for run in planned.runs:
+        # SAC and DrQ draw none; procedural images of each seed are their own.
+        unused = run.column in ("sac", "drq") and run.seed == 1
+        write_run(run, provenance=overlay("photographs" if unused else "procedural", str(run.seed)))
+    assert table_of(planned).blocks
+    chosen = [run for run in planned.runs if run.column == "smg"]
+    for run in chosen:
+        write_run(run, provenance=overlay("photographs", "one" if run is chosen[0] else "two"))
+    with pytest.raises(UserError, match="overlay images: photographs, 9, names' hash one in 1 runs"):
+        table_of(planned)
 
 
 def test_robotic_tasks_have_a_block_each_with_the_average_of_the_tests(tmp_path: Path) -> None:

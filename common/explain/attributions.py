@@ -5,10 +5,12 @@ gradient. Captum's guided methods hook into ReLU modules, which these networks d
 backpropagation is `common.attribution`'s, and the tests hold it and what is built on it against Captum's.
 """
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
+import torch
 import torch.nn.functional as F
-from captum.attr import LayerAttribution, LayerGradCam, Occlusion, Saliency
+from captum.attr import LayerGradCam, Occlusion, Saliency
 from einops import reduce
 from torch import Tensor
 
@@ -36,15 +38,28 @@ def vanilla_gradient(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> 
 def guided_gradcam(critic: ConvolutionalCritic, obs: Tensor, action: Tensor) -> Tensor:
     """Guided backpropagation times Grad-CAM of the last convolution (Selvaraju et al., 2017).
 
-    Grad-CAM weighs the convolution's channels by their mean gradient, keeps what is positive of their sum,
-    and is enlarged to the observation's size by repeating pixels.
+    Grad-CAM weighs the convolution's channels by their mean gradient and keeps what is positive of their sum.
+    Each pixel takes the value of the cell to the middle of whose receptive field it is nearest. Captum would
+    stretch the map over the whole picture, but without padding no cell has its middle near the border.
     """
     pixels = obs.detach().float().requires_grad_()
     maps = LayerGradCam(first_q(critic), critic.trunk.convolutions[-1]).attribute(
         pixels, additional_forward_args=action, relu_attributions=True
     )
     assert isinstance(maps, Tensor)
-    return LayerAttribution.interpolate(maps.detach(), obs.shape[2:]) * guided_gradient(critic, obs, action)
+    maps = enlarged(maps.detach(), critic.trunk.convolutions, obs.shape[-1])
+    return maps * guided_gradient(critic, obs, action)
+
+
+def enlarged(maps: Tensor, convolutions: Iterable[Any], size: int) -> Tensor:
+    """The last convolution's map (N, C, h, w) at the pixels (N, C, size, size) that its cells look at."""
+    centre, apart = 0.0, 1  # of the first cell's receptive field; how far the next cell's is
+    for convolution in convolutions:
+        centre += ((convolution.kernel_size[0] - 1) / 2 - int(convolution.padding[0])) * apart
+        apart *= convolution.stride[0]
+    pixels = torch.arange(size, device=maps.device)
+    cells = ((pixels - centre) / apart).round().long().clamp(0, maps.shape[-1] - 1)
+    return maps[..., cells, :][..., cells]
 
 
 def occlusion(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from common import gl
 from common.build import env_arguments, episode_length, evaluation_arguments
 from common.checkpoint import write_atomically
 from common.config import Config
+from common.envs.shifts import ROBOT_TASKS, VIEW_SHIFTS
 from common.errors import UserError
 from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import ATTRIBUTIONS, QUANTILE, SEEN, Explainer
@@ -138,11 +140,21 @@ def _check_comparable(configs: Sequence[Config], folders: Sequence[Path]) -> Non
                 f"{folder} is a run of {config.task}, {folders[0]} of {first.task}: explain each task apart"
             )
         for key in SAME:
-            here, there = getattr(config.env, key), getattr(first.env, key)
+            here, there = _simulated(config, key), _simulated(first, key)
             if here != there:
                 raise UserError(
                     f"{folder} has env.{key} {here}, {folders[0]} {there}: they cannot see the same states"
                 )
+
+
+def _simulated(config: Config, key: str) -> Any:
+    """A value of `env:`, the task's own where none is set."""
+    value = getattr(config.env, key)
+    if key == "action_axes" and value is None and config.task in ROBOT_TASKS:
+        from common.envs.robot import TASKS
+
+        return TASKS[config.task][1]
+    return value
 
 
 def _columns(runs: Sequence[Run], methods: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -219,7 +231,8 @@ def _rendering(run: Run) -> str:
 def _arguments(config: Config, first: Config) -> Record:
     """What the agent of `config` sees of the first run's episodes."""
     theirs = evaluation_arguments(first)
-    return env_arguments(config) | {name: theirs[name] for name in ("seed", "clips", "data_root")}
+    shared = ("seed", "clips", "data_root", "view_strength")
+    return env_arguments(config) | {name: theirs[name] for name in shared}
 
 
 def _record(
@@ -246,7 +259,9 @@ def _explained(
             part = slice(start, start + BATCH)
             explained = explainer.explain(recording.obs[part], recording.truth[part], columns)
             plain = explained.masks
-            if recording.shift != "train":
+            if recording.shift in VIEW_SHIFTS:
+                plain = None  # another camera's masks lie elsewhere even when both are right
+            elif recording.shift != "train":
                 plain = explainer.masks(recording.plain[part], explained.action)
             tallies[explainer.label].add(explained, plain, explainer.q)
             row += [panels(explained, index, columns) for index in range(len(explained.q))]

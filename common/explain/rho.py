@@ -21,6 +21,8 @@ def rho(config: Config, steps: int, run: tuple[Config, Path] | None) -> int:
         UserError: the run has no checkpoint.
     """
     gl.select_backend()
+    if run is not None:
+        config = run[0]  # frames of one size and camera for both policies
     shares = {"random actions": foreground_share(config, steps)}
     if run is not None:
         agent, step = load_agent(concrete(run[0]), run[1])

@@ -8,7 +8,6 @@ from common.errors import UserError
 from common.study.definition import Study
 from common.study.folders import Kind, Reading, differences, read
 
-
 SMG_MODELS = ("cartpole_", "cheetah_")
 """Tasks whose models SMG's released code has changed."""
 

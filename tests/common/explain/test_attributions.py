@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from captum.attr import GuidedGradCam
+from captum.attr import GuidedBackprop, LayerGradCam
 from torch import nn
 
 from common.explain import attributions
+from common.networks import Trunk, trunk_resolution
 from tests import released
 from tests.common.modular_critic import ModularCritic
 
@@ -64,7 +65,28 @@ def test_guided_gradcam_is_captums():
     obs, action = (released.tensor(stored[f"batch/{name}"]) for name in ("obs", "action"))
     module = ModularCritic(agent.critic)
     layer = agent.critic.trunk.convolutions[-1]
-    expected = GuidedGradCam(module, layer).attribute(obs.float(), additional_forward_args=action)
+    cells = LayerGradCam(module, layer).attribute(
+        obs.float(), additional_forward_args=action, relu_attributions=True
+    )
+    assert isinstance(cells, torch.Tensor)
+    gradient = GuidedBackprop(module).attribute(obs.float(), additional_forward_args=action)
+    expected = attributions.enlarged(cells, agent.critic.trunk.convolutions, 84) * gradient
     found = attributions.guided_gradcam(agent.critic, obs, action)
     assert (found > 0).any() and (found == 0).any()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("strides", [[1], [2, 1], [2, 2, 1], [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]])
+def test_a_cell_stands_where_its_receptive_field_lies(strides):
+    trunk = Trunk(3, 2, strides, 64)
+    for weight in trunk.parameters():
+        torch.nn.init.constant_(weight, 1.0)
+    side = trunk_resolution(64, strides)
+    pixels = torch.ones(1, 3, 64, 64, requires_grad=True)
+    output = trunk(pixels).view(2, side, side)
+    cells = torch.arange(side * side, dtype=torch.float32).view(1, 1, side, side)
+    placed = attributions.enlarged(cells, trunk.convolutions, 64)[0, 0]
+    for row, column in ((0, 0), (side // 2, side - 1), (side - 1, 1)):
+        (seen,) = torch.autograd.grad(output[0, row, column], pixels, retain_graph=True)
+        rows, columns = seen[0, 0].nonzero().float().mean(0).round().long().tolist()
+        assert placed[rows, columns] == row * side + column

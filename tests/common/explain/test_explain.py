@@ -9,6 +9,7 @@ import cv2
 import pytest
 
 from common import cli
+from common.config import load
 from common.errors import UserError
 from common.explain import command
 from tests.common.explain.conftest import STEPS
@@ -40,6 +41,13 @@ def test_one_run_under_two_shifts(untrained, capsys):
     ].keys()
     assert [episode["length"] for episode in train["episodes"]] == [STEPS, STEPS]
     assert len(hard["curves"]["attribution/deletion"]) == 11
+
+
+def test_stability_is_not_measured_where_the_camera_moves(untrained):
+    folder = untrained("smg")
+    assert cli.main(["explain", str(folder), "--frames", "2", "--shifts", "view_novel"]) == 0
+    found = numbers(folder / "explain", "smg", "view_novel")["numbers"]
+    assert "mask/iou" in found and "mask/stability" not in found
 
 
 class Recorder:
@@ -95,6 +103,25 @@ def test_labels_are_as_short_as_tells_runs_apart():
     assert ablated == ["sgqn/seed0", "sgqn-no_consistency/seed0"]
     with pytest.raises(UserError, match="more than once"):
         labels(("sac", "a"), ("sac", "a"))
+
+
+def test_a_tasks_own_action_axes_are_the_same_as_when_they_are_named():
+    folders = [Path("a"), Path("b")]
+    own, named, other = (
+        load("sac", "robot_reach", "smoke", overrides=[f"env.action_axes={axes}"])
+        for axes in ("null", "xy", "xyz")
+    )
+    command._check_comparable([own, named], folders)
+    with pytest.raises(UserError, match=r"env\.action_axes xyz, a xy"):
+        command._check_comparable([own, other], folders)
+
+
+def test_all_runs_see_the_first_ones_camera_shifts():
+    first, other = (
+        load("sac", "walker_walk", "smoke", overrides=[f"env.view_strength={strength}"])
+        for strength in (1, 3)
+    )
+    assert command._arguments(other, first)["view_strength"] == 1
 
 
 def refused(capsys, *arguments):

@@ -54,27 +54,53 @@ def latex(table: Table) -> str:
             lines.append(
                 " & ".join([*map(_tex, row.labels), *_marked(escaped, r"\textbf{{{}}}".format)]) + r" \\"
             )
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-        parts.append("\n".join(lines))
+        lines += [r"\bottomrule", r"\end{tabular}", "", r"\medskip", *_latex_statistics(study.subject, block)]
+        parts.append("\n".join([*lines, r"\end{table}"]))
+    parts += [f"% left out: {_one_line(f'{each.run.name}: {each.kind}')}" for each in table.left_out]
     return "\n\n".join(parts) + "\n"
+
+
+def _latex_statistics(subject: str, block: Block) -> list[str]:
+    lines = [r"\begin{tabular}{lrrrr}", r"\toprule"]
+    for cells in (
+        ["", *STATISTICS, f"P({subject} better)"],
+        *(statistics_texts(item, block.digits) for item in block.aggregates),
+    ):
+        lines.append(" & ".join(map(_tex, cells)) + r" \\")
+    lines.insert(3, r"\midrule")
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
 CSV_HEAD = (
     "task", "shift", "agent", "mean", "deviation", "seeds", "episodes_per_seed", "published_mean",
     "published_deviation", "published_source", "difference_in_pooled_deviations", "state",
+    "interquartile_mean", "interval_low", "interval_high", "subject_better", "better_low", "better_high",
 )  # fmt: skip
 
 
 def comma_separated(table: Table) -> str:
-    """For programs: one line per cell, numbers in full; a cell without runs has state `missing`."""
+    """For programs: one line per cell, numbers in full; a cell without runs has state `missing`.
+
+    A block's lines end with one per agent, without a task, that holds the statistics over the whole block.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEAD)
     for block in table.blocks:
         for row in block.rows:
             for column, cell in zip(table.study.columns, row.cells, strict=True):
-                writer.writerow((row.task, row.shift, column, *_csv_values(cell, len(table.study.seeds))))
+                values = _csv_values(cell, len(table.study.seeds))
+                writer.writerow((row.task, row.shift, column, *values, *[None] * 6))
+        for item in block.aggregates:
+            place = (None, block.title, item.column, *[None] * 8, "complete" if item.runs else MISSING)
+            writer.writerow((*place, *_csv_statistics(item)))
     return out.getvalue()
+
+
+def _csv_statistics(item: Aggregate) -> tuple[object, ...]:
+    none = (None, None)
+    mean, beaten = (item.interquartile_mean, item.interval), (item.beaten, item.beaten_interval)
+    return tuple(value for point, interval in (mean, beaten) for value in (point, *(interval or none)))
 
 
 def _csv_values(cell: Cell, seeds: int) -> tuple[object, ...]:

@@ -122,7 +122,7 @@ def test_comma_separated_values_read_back(tmp_path: Path) -> None:
         tmp_path, without=("walker_walk/drq/seed0", "walker_walk/drq/seed1", "walker_walk/sac/seed1")
     )
     rows = list(csv.DictReader(io.StringIO(formats.comma_separated(table_of(planned)))))
-    assert len(rows) == 6
+    assert len(rows) == 6 + 3
     found = {(row["task"], row["agent"]): row for row in rows}
     smg = found["walker_walk", "smg"]
     assert (float(smg["mean"]), float(smg["deviation"])) == (830, pytest.approx(1800**0.5))
@@ -134,15 +134,24 @@ def test_comma_separated_values_read_back(tmp_path: Path) -> None:
     )
     assert (found["walker_walk", "drq"]["mean"], found["walker_walk", "drq"]["state"]) == ("", "missing")
     assert found["walker_walk", "sac"]["state"] == "1 of 2 seeds"
+    whole = {row["agent"]: row for row in rows if not row["task"]}
+    assert (whole["drq"]["state"], whole["drq"]["interquartile_mean"]) == ("missing", "")
+    # The middle half of 40, 44, 800 and 860.
+    assert float(whole["smg"]["interquartile_mean"]) == (44 + 800) / 2
+    assert float(whole["smg"]["interval_low"]) <= 422 <= float(whole["smg"]["interval_high"])
+    # Of 800 and 860 against 100 and 120 all win; of 40 and 44 against 20 and 30 too.
+    assert (float(whole["sac"]["subject_better"]), whole["smg"]["subject_better"]) == (1, "")
 
 
 def test_latex_is_balanced_booktabs_without_bare_specials(tmp_path: Path) -> None:
     text = formats.latex(table_of(written(tmp_path)))
-    for name in ("toprule", "midrule", "bottomrule"):
-        assert text.count(f"\\{name}") == 1
-    assert text.count(r"\begin{tabular}{llrrrr}") == text.count(r"\end{tabular}") == 1
-    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {5}
+    for name in ("toprule", "midrule", "bottomrule", "end{tabular}"):
+        assert text.count(f"\\{name}") == 2
+    for form, cells in (("llrrrr", 6), ("lrrrr", 5)):
+        body = text.split(rf"\begin{{tabular}}{{{form}}}")[1].split(r"\end{tabular}")[0]
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {cells}
+    assert r"smg & 422 & [" in text and "P(smg better)" in text
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
     assert not re.search(r"(?<!\\)[_#%]", body)
     assert body.isascii()

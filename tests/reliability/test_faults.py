@@ -126,7 +126,7 @@ def test_a_killed_environment_is_replaced_once(event: str, count: int, folder: P
     assert [record["step"] for record in runs.evaluations(folder)] == [12, 24]
     # The episode that was lost is no episode; the burst was done once.
     lengths = [line["episode/length"] for line in runs.metrics(folder) if "episode/length" in line]
-    assert lengths == [10] * len(lengths)
+    assert lengths == [5] * len(lengths)
 
 
 def test_a_simulation_that_fails_in_this_process_is_replaced_once(
@@ -175,7 +175,7 @@ def test_a_killed_evaluation_worker_costs_a_repetition(
     def deadly(agent: SAC, obs: torch.Tensor, sample: bool) -> torch.Tensor:
         nonlocal calls
         calls += not sample
-        if not sample and calls in (3, 9)[:deaths]:
+        if not sample and calls in (3, 6)[:deaths]:
             tiny.kill(*tiny.workers())
         return act(agent, obs, sample)
 

@@ -16,6 +16,7 @@ from common.errors import UserError
 def test_killed_and_resumed_runs_equal_the_unbroken_one_and_so_does_wandb(tmp_path: Path):
     command = [sys.executable, "-m", "benchmarks.soak", "--kills", "5", "--aimed", "1"]
     command += ["--json", str(tmp_path / "soak.json"), "train.steps=30", "eval.every=15"]
+    command += ["eval.shifts=[color_hard]", "env.episode_steps=24"]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     report = json.loads((tmp_path / "soak.json").read_text())

@@ -1,4 +1,4 @@
-"""A run of a second on a task that renders fast: 24 agent steps, 8 of them random, a burst, 2 episodes,
+"""A run of a second on a task that renders fast: 24 agent steps, 8 of them random, a burst, 4 episodes,
 2 evaluations, 5 checkpoints."""
 
 import json
@@ -21,7 +21,7 @@ SETTINGS = (
     "eval.every=12",
     "eval.shifts=[train]",
     "eval.sheet=false",  # rendering is what these runs spend; the soak's have sheets
-    "env.episode_steps=40",
+    "env.episode_steps=20",
     "env.action_repeat=4",
     "env.image_size=24",
     "network.strides=[2]",

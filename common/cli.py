@@ -151,7 +151,7 @@ def _eval(arguments: argparse.Namespace) -> int:
         overrides.append(f"seed={arguments.seed}")
     folder = Path(arguments.run_folder)
     config = load_run_config(folder, [*overrides, *arguments.overrides], arguments.allow_code)
-    from common.evaluate import evaluate_run
+    from common.reevaluate import evaluate_run
 
     return evaluate_run(config, folder)
 

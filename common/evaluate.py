@@ -7,23 +7,17 @@ once and however many processes they are spread over.
 
 import logging
 import statistics
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common import gl, weights
-from common.config import Config
 from common.console import returns_by_shift
 from common.envs.processes import EnvironmentDied, EnvPool
 from common.envs.shifts import ROBOT_NOTE, ROBOT_TASKS
-from common.errors import UserError
-from common.hardware import concrete
-from common.metrics import JsonLines, Record
+from common.metrics import Record
 from common.study.published import published_score
 
 logger = logging.getLogger(__name__)
@@ -205,33 +199,3 @@ def summary_table(records: list[Record], agent: str, task: str) -> str:
     if task in ROBOT_TASKS:
         lines.append(ROBOT_NOTE)
     return "\n".join(lines)
-
-
-def evaluate_run(config: Config, folder: Path) -> int:
-    """Evaluate a run's newest weights, print the table and append its episodes to evaluations.jsonl.
-
-    Raises:
-        UserError: the run has none that can be read.
-    """
-    from common.build import build_agent, build_evaluator, build_images
-
-    gl.select_backend()
-    trained = weights.read(folder, "evaluate")
-    config = concrete(config)
-    evaluator = build_evaluator(config)
-    try:
-        agent = build_agent(config, evaluator.action_size, build_images(config))
-        trained.give_to(agent)
-        records = evaluator.run(
-            agent, 0, progress=lambda done, of: print(f"\r{done}/{of} episodes", end="", file=sys.stderr)
-        )
-    except EnvironmentDied as error:
-        raise UserError(str(error)) from error
-    finally:
-        evaluator.close()
-    with JsonLines(folder / "evaluations.jsonl") as log:
-        for record in records:
-            log.write({"step": trained.step, "evaluation": 0} | record)
-    print(f"\n{config.agent} on {config.task} after {trained.step} agent steps")
-    print(summary_table(records, config.agent, config.task))
-    return 0

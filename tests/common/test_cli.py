@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common import cli, evaluate, train
+from common import cli, reevaluate, train
 from common.config import Config, load, to_yaml
 from common.gl import NoRenderer
 from common.yaml_files import parse
@@ -103,7 +103,7 @@ def test_eval_options_are_overrides(
         calls.append((config, folder))
         return 0
 
-    monkeypatch.setattr(evaluate, "evaluate_run", record)
+    monkeypatch.setattr(reevaluate, "evaluate_run", record)
     (tmp_path / "config.yaml").write_text(to_yaml(load("sac", "walker_walk", "smoke")))
     assert run("eval", str(tmp_path), "--shifts", "video_hard,train", "--episodes", "7", "--seed", "9") == 0
     [(config, folder)] = calls

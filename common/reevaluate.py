@@ -1,0 +1,41 @@
+"""`smg eval`: the newest weights of a run, evaluated again."""
+
+import sys
+from pathlib import Path
+
+from common import gl, weights
+from common.build import build_agent, build_evaluator, build_images
+from common.config import Config
+from common.envs.processes import EnvironmentDied
+from common.errors import UserError
+from common.evaluate import summary_table
+from common.hardware import concrete
+from common.metrics import JsonLines
+
+
+def evaluate_run(config: Config, folder: Path) -> int:
+    """Evaluate a run's newest weights, print the table and append its episodes to evaluations.jsonl.
+
+    Raises:
+        UserError: the run has none that can be read.
+    """
+    gl.select_backend()
+    trained = weights.read(folder, "evaluate")
+    config = concrete(config)
+    evaluator = build_evaluator(config)
+    try:
+        agent = build_agent(config, evaluator.action_size, build_images(config))
+        trained.give_to(agent)
+        records = evaluator.run(
+            agent, 0, progress=lambda done, of: print(f"\r{done}/{of} episodes", end="", file=sys.stderr)
+        )
+    except EnvironmentDied as error:
+        raise UserError(str(error)) from error
+    finally:
+        evaluator.close()
+    with JsonLines(folder / "evaluations.jsonl") as log:
+        for record in records:
+            log.write({"step": trained.step, "evaluation": 0} | record)
+    print(f"\n{config.agent} on {config.task} after {trained.step} agent steps")
+    print(summary_table(records, config.agent, config.task))
+    return 0

@@ -20,10 +20,8 @@ def markdown(table: Table) -> str:
         head = ["", "", *study.columns, f"Δ {study.subject}"]
         body = [[*row.labels, *_marked(row, "**{}**".format)] for row in body_rows(table, block)]
         parts.append(f"## {block.title}\n\n" + _pipes(head, body))
-        statistics_head = ["", *STATISTICS, f"P({study.subject} better)"]
-        parts.append(
-            _pipes(statistics_head, [statistics_texts(item, block.digits) for item in block.aggregates])
-        )
+        rows = [statistics_texts(item, block.digits) for item in block.aggregates]
+        parts.append(_pipes(statistics_head(study.subject), rows))
     if table.left_out:
         lines = [
             f"- {reading.run.name}: {reading.kind} ({_escaped(reading.detail)})" for reading in table.left_out
@@ -61,14 +59,10 @@ def latex(table: Table) -> str:
 
 
 def _latex_statistics(subject: str, block: Block) -> list[str]:
-    lines = [r"\begin{tabular}{lrrrr}", r"\toprule"]
-    for cells in (
-        ["", *STATISTICS, f"P({subject} better)"],
-        *(statistics_texts(item, block.digits) for item in block.aggregates),
-    ):
-        lines.append(" & ".join(map(_tex, cells)) + r" \\")
-    lines.insert(3, r"\midrule")
-    return [*lines, r"\bottomrule", r"\end{tabular}"]
+    texts = [statistics_head(subject), *(statistics_texts(item, block.digits) for item in block.aggregates)]
+    head, *body = (" & ".join(map(_tex, cells)) + r" \\" for cells in texts)
+    start = [r"\begin{tabular}{lrrrr}", r"\toprule", head, r"\midrule"]
+    return [*start, *body, r"\bottomrule", r"\end{tabular}"]
 
 
 CSV_HEAD = (
@@ -213,7 +207,9 @@ def lead_text(found: tuple[float, float | None] | None, digits: int) -> str:
     return text.replace("-", "−")
 
 
-STATISTICS = ("IQM", "95% interval", "runs")
+def statistics_head(subject: str) -> list[str]:
+    """The titles of what `statistics_texts` gives."""
+    return ["", "IQM", "95% interval", "runs", f"P({subject} better)"]
 
 
 def statistics_texts(item: Aggregate, digits: int) -> list[str]:

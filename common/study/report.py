@@ -126,7 +126,7 @@ def _average(average: Average, digits: int, subject: int) -> Html:
 
 
 def _statistics(subject: str, block: Block) -> Html:
-    head = _header(["", *formats.STATISTICS, f"P({subject} better)"])
+    head = _header(formats.statistics_head(subject))
     rows = [tag("tr", *_statistics_cells(item, block.digits)) for item in block.aggregates]
     return _table(head, tag("tbody", *rows))
 

@@ -50,12 +50,12 @@ class Critic(nn.Module):
         """Views (B, C, H, W), encoded as one batch → latents (views·B, latent)."""
         return self.projection(self.trunk(*views))
 
-    def heads(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def heads(self, latent: Tensor, action: Tensor) -> QPair:
         """Q₁ and Q₂, each (B, 1), from a latent."""
         inputs = torch.cat([latent, action], 1)
         return self.q1(inputs), self.q2(inputs)
 
-    def forward(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Tensor, action: Tensor) -> QPair:
         """Q₁ and Q₂, each (B, 1)."""
         return self.heads(self.encode(obs), action)
 
@@ -431,7 +431,7 @@ def report(terms: dict[str, Tensor]) -> Metrics:
     return {f"loss/{name}": term.detach() for name, term in terms.items()}
 
 
-def values(q: tuple[Tensor, Tensor], target: Tensor) -> Metrics:
+def values(q: QPair, target: Tensor) -> Metrics:
     """Mean of Q₁ and of the target over the batch."""
     return {"critic/q": q[0].detach().mean(), "critic/target": target.mean()}
 

@@ -23,7 +23,7 @@ that `preset=smoke` makes any study small.
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,8 +141,8 @@ class Study:
     runs: tuple[PlannedRun, ...]
     settings: tuple[str, ...]
     """What every run is given on top of configs/, as `key=value` texts."""
-    written: dict[tuple[str, str], Config] = field(default_factory=dict)
-    """Task and column → configuration as the file has it, where overrides have changed settings."""
+    original: StudyFile | None = None
+    """The file without the overrides, if there were any."""
 
 
 def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
@@ -189,11 +189,14 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
     study = _expand(file, str(path), stem, settings, preset_given)
     if not settings and values == written:
         return study
-    return replace(study, written=_as_written(original, study))
+    return replace(study, original=original)
 
 
-def _as_written(original: StudyFile, study: Study) -> dict[tuple[str, str], Config]:
-    """The configurations of a study's cells as its file has them; of those that it has."""
+def as_written(study: Study) -> dict[tuple[str, str], Config]:
+    """Task and column → configuration as the file has it, for the cells of a study with overrides."""
+    original = study.original
+    if original is None:
+        return {}
     common = _texts(original.settings, set())
     return {
         (task, column): _cell(original, task, column, common, set(), [], study.source)[0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from common.envs.shifts import COLOR_SHIFTS, ROBOT_TASKS, VIDEO_SHIFTS
 from common.errors import UserError
-from common.study.definition import Study
+from common.study.definition import Study, as_written
 from common.study.folders import Kind, Reading, differences, read
 
 SMG_MODELS = ("cartpole_", "cheetah_")
@@ -138,7 +138,7 @@ def _conditions_note(results: Results) -> list[str]:
 
 def _departures(results: Results) -> list[str]:
     """Where runs were made with other settings than the study's file gives."""
-    written = results.study.written
+    written = as_written(results.study)
     found: dict[str, set[str]] = {}
     for reading in results.done:
         assert reading.config is not None

@@ -6,7 +6,7 @@ import pytest
 
 from common.config import CONFIGS
 from common.errors import UserError
-from common.study.definition import load_study
+from common.study.definition import as_written, load_study
 from tests.common.study.written_runs import STUDY, study
 
 PACKAGED = sorted((CONFIGS / "studies").glob("*.yaml"))
@@ -90,7 +90,7 @@ def test_one_setting_of_a_cell_from_the_command_line(tmp_path: Path) -> None:
     assert [configs["walker_walk", name].agent for name in planned.columns] == ["sac", "drq", "smg"]
     assert configs["walker_walk", "smg"].losses["background"] == 0
     assert configs["walker_walk", "smg"].env.frames == 3 and configs["finger_spin", "smg"].env.frames == 2
-    assert planned.written["finger_spin", "smg"].losses["background"] == 2
+    assert as_written(planned)["finger_spin", "smg"].losses["background"] == 2
 
 
 def test_a_selection_without_the_subject_compares_with_its_last_column(tmp_path: Path) -> None:

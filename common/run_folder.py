@@ -1,7 +1,8 @@
 """A run's folder: what is where, who may write to it, and where its numbers come from.
 
-config.yaml       the resolved configuration; config-until-N.yaml what a resume at step N changed
+config.yaml       the resolved configuration
 provenance.json   versions, git commit, renderer, device, data sources
+…-until-N…        either of these as it was until a resume at step N changed it
 metrics.jsonl     training, one JSON object per line
 eval.jsonl        every evaluation episode
 sheets/STEP.png   what the agent saw in the evaluation at that step
@@ -38,6 +39,7 @@ PACKAGES = (
 )
 
 
+PROVENANCE = "provenance.json"
 EPISODE = {"step": int, "shift": str, "return": int | float}
 """What every line of eval.jsonl holds, among other things."""
 
@@ -45,12 +47,17 @@ EPISODE = {"step": int, "shift": str, "return": int | float}
 class RunFolder:
     """An open, locked run folder. The lock goes with the process, however it ends.
 
+    Args:
+        path: the folder, which exists.
+        provenance: see `provenance`; None if this process will not train in it.
+
     Raises:
         UserError: another process is training in the folder, or it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, provenance: dict[str, Any] | None = None) -> None:
         self.path = path
+        self.provenance = provenance
         self.metrics = path / "metrics.jsonl"
         self.evaluations = path / "eval.jsonl"
         self.checkpoint = path / "checkpoint"
@@ -80,24 +87,24 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"run folder {path} cannot be made ({error.strerror}); set run.dir") from error
-        folder = cls(path)
+        folder = cls(path, provenance)
         try:
-            folder._begin(config, provenance)
+            folder._begin(config)
         except BaseException:
             folder.close()
             raise
         return folder
 
-    def _begin(self, config: Config, provenance: dict[str, Any]) -> None:
+    def _begin(self, config: Config) -> None:
         # Once the folder is locked, so that of two runs that start at once the second sees the first.
         if (self.path / RESOLVED_NAME).exists():
             raise UserError(
                 f"{self.path} already holds a run: continue it with --resume {self.path}, or give another "
                 "run.dir or run.name"
             )
-        found = self.path / "provenance.json"
+        found = self.path / PROVENANCE
         try:
-            write_atomically(found, json.dumps(provenance, indent=1, default=str).encode())
+            write_atomically(found, _json(self.provenance))
             # Last, because this file is what makes the folder a run.
             write_atomically(self.path / RESOLVED_NAME, to_yaml(config).encode())
         except OSError as error:
@@ -110,30 +117,34 @@ class RunFolder:
             ) from error
 
     @classmethod
-    def reopen(cls, path: Path) -> Self:
-        """The folder of a run that goes on.
+    def reopen(cls, path: Path, provenance: dict[str, Any]) -> Self:
+        """The folder of a run that goes on, with what it goes on with.
 
         Raises:
             UserError: see the class; or something in it leads out of it.
         """
         refuse_links(path)
-        return cls(path)
+        return cls(path, provenance)
 
     def keep(self, config: Config, step: int) -> None:
-        """Store the configuration with which a run goes on, and the one before if they differ.
+        """Store the configuration and provenance with which a run goes on, and those before if they differ.
 
         Raises:
             UserError: the folder cannot be written.
         """
-        path = self.path / RESOLVED_NAME
-        stored, text = path.read_bytes(), to_yaml(config).encode()
-        if stored == text:
-            return
-        try:
-            write_atomically(self.path / f"config-until-{step}.yaml", stored)
-            write_atomically(path, text)
-        except OSError as error:
-            raise UserError(f"run folder {self.path} cannot be written ({error.strerror})") from error
+        for name, content in (
+            (RESOLVED_NAME, to_yaml(config).encode()),
+            (PROVENANCE, _json(self.provenance)),
+        ):
+            path = self.path / name
+            before = path.with_stem(f"{path.stem}-until-{step}")
+            try:
+                if path.exists() and (stored := path.read_bytes()) != content and not before.exists():
+                    # If it exists, a resume at this step got no further: nothing was learnt with `stored`.
+                    write_atomically(before, stored)
+                write_atomically(path, content)
+            except OSError as error:
+                raise UserError(f"run folder {self.path} cannot be written ({error.strerror})") from error
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -238,6 +249,10 @@ def provenance(**found: Any) -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
         **found,
     }
+
+
+def _json(values: dict[str, Any] | None) -> bytes:
+    return json.dumps(values, indent=1, default=str).encode()
 
 
 def git_commit() -> str | None:

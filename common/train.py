@@ -507,12 +507,14 @@ def open_folder(
     config: Config, resume: Path | None, parts: Parts, renderer: gl.Renderer, data: dict[str, Any]
 ) -> RunFolder:
     """The run's folder, new or as it was left."""
+    found = provenance(
+        renderer=asdict(renderer), device=device_name(config), data=data, overlay=parts.images.describe()
+    )
     if resume is not None:
-        return RunFolder.reopen(resume)
-    found = {"renderer": asdict(renderer), "device": device_name(config), "data": data}
+        return RunFolder.reopen(resume, found)
     # Two checkpoints share the replay's chunks but for the newest; weights and optimisers are small beside.
     needed = replay_size(config, parts.env.action_size) if config.checkpoint.replay == "full" else 0
-    return RunFolder.create(config, provenance(**found, overlay=parts.images.describe()), needed)
+    return RunFolder.create(config, found, needed)
 
 
 def overlay_source(config: Config) -> str:

@@ -1,6 +1,7 @@
 """What a run has learnt, apart from all that only training needs: small enough to keep and to pass on."""
 
 import io
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common import checkpoint
+from common import checkpoint, yaml_files
 from common.config import RESOLVED_NAME
 from common.errors import UserError
 from common.run_folder import refuse_links, sheet_of
 from common.sac import learns
 
 FILE = "weights.pt"
-RECORDS = ("provenance.json", "metrics.jsonl", "eval.jsonl", "config-until-*.yaml", RESOLVED_NAME)
+RECORDS = ("provenance*.json", "metrics.jsonl", "eval.jsonl", "config-until-*.yaml", RESOLVED_NAME)
 """What `export` copies; last the file that makes the folder a run."""
+FOLDERS = (("run", "dir"), ("data", "root"), ("data", "overlay"))
+"""What names a folder in a configuration or in provenance.json. It means nothing on another machine."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def read(folder: Path, purpose: str) -> Weights:
 def export(run: Path, folder: Path) -> None:
     """Copy a run without its checkpoint: records, the newest sheet and, in half precision, the weights.
 
+    The copy names no folder of this machine: where the run lay and where its data were becomes null.
+
     Args:
         run: the run's folder, only read.
         folder: is made, and must not hold a run.
@@ -99,6 +104,30 @@ def export(run: Path, folder: Path) -> None:
         checkpoint.write_atomically(folder / FILE, buffer.getbuffer())
         for pattern in RECORDS:
             for path in run.glob(pattern):
-                shutil.copyfile(path, folder / path.name)
+                checkpoint.write_atomically(folder / path.name, _portable(path))
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror})") from error
+
+
+def _portable(record: Path) -> bytes:
+    """A record's content, its FOLDERS null.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    content = record.read_bytes()
+    if record.suffix == ".jsonl":
+        return content
+    if record.suffix == ".yaml":
+        return yaml_files.dump(_without_folders(yaml_files.read_mapping(record))).encode()
+    try:
+        return json.dumps(_without_folders(json.loads(content)), indent=1).encode()
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{record} cannot be read ({error}): put a copy in its place") from error
+
+
+def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
+    for section, name in FOLDERS:
+        if name in (found := values.get(section) or {}):
+            found[name] = None
+    return values

@@ -1,9 +1,12 @@
 """Runs that are passed on without their checkpoints."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from common import cli, weights
 from common.config import load_run_config
@@ -31,7 +34,7 @@ def size(folder: Path) -> int:
 
 
 def test_an_export_holds_the_records_and_what_was_learnt_rounded_to_half_precision(run: Path, exported: Path):
-    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "eval.jsonl", "sheets/00000024.png"):
+    for name in ("metrics.jsonl", "eval.jsonl", "sheets/00000024.png"):
         assert (exported / name).read_bytes() == (run / name).read_bytes()
     assert (exported / "weights.pt").stat().st_size < size(run / "checkpoint") / 8
     trained, kept = (weights.read(folder, "compare") for folder in (run, exported))
@@ -40,6 +43,31 @@ def test_an_export_holds_the_records_and_what_was_learnt_rounded_to_half_precisi
     for name, network in kept.networks.items():
         for key, value in network.items():
             torch.testing.assert_close(value.float(), trained.networks[name][key], rtol=2**-11, atol=1e-7)
+
+
+def test_an_export_names_no_folder_of_this_machine_and_is_otherwise_the_run(run: Path, exported: Path):
+    recorded, kept = (yaml.safe_load((folder / "config.yaml").read_text()) for folder in (run, exported))
+    assert recorded["run"]["dir"] == str(run)
+    assert kept == recorded | {
+        "run": recorded["run"] | {"dir": None},
+        "data": recorded["data"] | {"root": None, "overlay": None},
+    }
+    recorded, kept = (json.loads((folder / "provenance.json").read_text()) for folder in (run, exported))
+    assert kept == recorded | {"data": recorded["data"] | {"root": None}}
+    assert kept["data"]["video_hard"]["hash"] == recorded["data"]["video_hard"]["hash"]
+
+
+def test_an_export_says_with_what_the_run_went_on(run: Path, tmp_path: Path):
+    resumed = tmp_path / "resumed"
+    shutil.copytree(run, resumed)
+    earlier = json.loads((run / "provenance.json").read_text()) | {"git_commit": "earlier"}
+    (resumed / "provenance-until-12.json").write_text(json.dumps(earlier))
+    weights.export(resumed, tmp_path / "exported")
+    kept = json.loads((tmp_path / "exported" / "provenance-until-12.json").read_text())
+    assert (kept["git_commit"], kept["data"]["root"]) == ("earlier", None)
+    (resumed / "provenance-until-12.json").write_text("[]")
+    with pytest.raises(UserError, match=r"provenance-until-12\.json cannot be read"):
+        weights.export(resumed, tmp_path / "other")
 
 
 def test_an_exported_agent_acts_like_the_trained_one(run: Path, exported: Path):

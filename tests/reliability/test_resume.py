@@ -1,6 +1,7 @@
 """Runs that stop anywhere go on as if they had not."""
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import common.train
-from common import checkpoint
+from common import checkpoint, run_folder
 from common.config import load_run_config
 from common.registry import AGENTS
 from common.replay import Replay
@@ -220,6 +221,15 @@ def test_the_folder_tells_with_what_a_run_went_on(stopped: Path):
     assert load_run_config(stopped).train.steps == 20
     assert (stopped / "config-until-17.yaml").read_bytes() == before
     assert max(line["step"] for line in runs.metrics(stopped)) == 20
+
+
+def test_the_folder_tells_by_which_code_each_part_was_learnt(stopped: Path, monkeypatch: pytest.MonkeyPatch):
+    earlier = json.loads((stopped / "provenance.json").read_text())
+    monkeypatch.setattr(run_folder, "git_commit", lambda: "newer")
+    assert tiny.resume(stopped) == 0
+    assert json.loads((stopped / "provenance-until-17.json").read_text()) == earlier
+    assert json.loads((stopped / "provenance.json").read_text()) == earlier | {"git_commit": "newer"}
+    assert not (stopped / "config-until-17.yaml").exists()
 
 
 def test_another_configuration_is_refused_in_one_line(stopped: Path, capsys: pytest.CaptureFixture[str]):

@@ -13,7 +13,7 @@ from common import gl
 from common.build import env_arguments, episode_length, evaluation_arguments
 from common.checkpoint import write_atomically
 from common.config import Config
-from common.envs.shifts import ROBOT_TASKS, VIEW_SHIFTS
+from common.envs.shifts import ROBOT_TASKS
 from common.errors import UserError
 from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import ATTRIBUTIONS, QUANTILE, SEEN, Explainer
@@ -258,10 +258,8 @@ def _explained(
         for start in range(0, len(recording.obs), BATCH):
             part = slice(start, start + BATCH)
             explained = explainer.explain(recording.obs[part], recording.truth[part], columns)
-            plain = explained.masks
-            if recording.shift in VIEW_SHIFTS:
-                plain = None  # another camera's masks lie elsewhere even when both are right
-            elif recording.shift != "train":
+            plain = explained.masks if recording.shift == "train" else None
+            if plain is None and recording.plain is not None:
                 plain = explainer.masks(recording.plain[part], explained.action)
             tallies[explainer.label].add(explained, plain, explainer.q)
             row += [panels(explained, index, columns) for index in range(len(explained.q))]

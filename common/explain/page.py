@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,13 @@ def _return_chart(shown: Shown) -> Html:
 
 def _q_chart(shown: Shown) -> Html:
     steps = shown.recording.steps.tolist()
-    lines = [Line(label, index, steps, values) for index, (label, values) in enumerate(shown.q.items())]
+    lines = []
+    for index, (label, values) in enumerate(shown.q.items()):
+        finite = [(step, value) for step, value in zip(steps, values, strict=True) if math.isfinite(value)]
+        if finite:
+            lines.append(Line(label, index, *zip(*finite, strict=True)))
+    if not lines:
+        return tag("p", "Q of the agent's action is finite nowhere.")
     return chart("Q of the agent's action", lines, "agent steps")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from common.envs.benchmark import BenchmarkEnv
+from common.envs.shifts import VIEW_SHIFTS
 from common.evaluate import Policy
 from common.metrics import Record
 
@@ -24,8 +25,8 @@ class Recording:
     """(N,), actions taken before each frame."""
     obs: np.ndarray
     """uint8 (N, 3F, H, W)."""
-    plain: np.ndarray
-    """The same simulator states as training shows them."""
+    plain: np.ndarray | None
+    """The same simulator states as training shows them; None under a shift of the camera."""
     truth: np.ndarray
     """bool (N, H, W), the true foreground."""
     actions: np.ndarray
@@ -45,7 +46,7 @@ class Recording:
 
 
 class Stage:
-    """A shift's environment and its twin in training's looks, stepped together.
+    """A shift's environment and, if only looks differ, its twin in training's looks, stepped together.
 
     Args:
         arguments: of the BenchmarkEnv, all but its shift.
@@ -54,7 +55,8 @@ class Stage:
 
     def __init__(self, arguments: dict[str, Any], shift: str) -> None:
         self.env = BenchmarkEnv(**arguments, shift=shift)
-        self.twin = None if shift == "train" else BenchmarkEnv(**arguments, shift="train")
+        alone = shift == "train" or shift in VIEW_SHIFTS
+        self.twin = None if alone else BenchmarkEnv(**arguments, shift="train")
 
     def record(self, choose: Choose, episode: int, episodes: int, every: int) -> Recording:
         """Play evaluation episode `episode` of `episodes`; keep the first and each `every`-th observation."""
@@ -73,10 +75,15 @@ class Stage:
             rewards.append(reward)
             ended = terminated or truncated
         seen, plainly, truth = (np.stack(values) for values in zip(*kept, strict=True))
-        steps = np.arange(len(kept)) * every
-        background = info["background"]
         return Recording(
-            self.env.shift, steps, seen, plainly, truth, np.stack(actions), np.array(rewards), background
+            shift=self.env.shift,
+            steps=np.arange(len(kept)) * every,
+            obs=seen,
+            plain=None if self.env.shift in VIEW_SHIFTS else plainly,
+            truth=truth,
+            actions=np.stack(actions),
+            rewards=np.array(rewards),
+            background=info["background"],
         )
 
     def close(self) -> None:

@@ -24,7 +24,11 @@ def panel(level):
 
 @pytest.fixture
 def written():
-    """Frame i of the observation is 20·i grey, of the mask 255 − 20·i; q and reward are 1 per frame."""
+    return of_q([float(i) for i in range(FRAMES)])
+
+
+def of_q(values):
+    """Frame i of the observation is 20·i grey, of the mask 255 − 20·i; rewards are 1 per step."""
     shown, record = {}, {LABEL: {"task": "walker_walk", "step": 1000, "shifts": {}}}
     for shift in ("train", "video_hard"):
         blank = np.zeros((FRAMES, 9, 84, 84), np.uint8)
@@ -36,7 +40,7 @@ def written():
         shown[shift].rows[LABEL] = [
             {"observation": panel(brightness * i), "mask": panel(255 - 20 * i)} for i in range(FRAMES)
         ]
-        shown[shift].q[LABEL] = [float(i) for i in range(FRAMES)]
+        shown[shift].q[LABEL] = values
         record[LABEL]["shifts"][shift] = {"numbers": {"mask/iou": 0.25, "mask/average_precision": None}}
     return page(shown, record, ("observation", "mask"))
 
@@ -59,6 +63,16 @@ def test_the_page_is_whole_and_names_are_text(written):
     assert data["video_hard"]["steps"] == list(range(0, 24, 2))
     assert list(data["train"]["rows"][0]) == ["observation", "mask"]
     assert "<td>mask/iou</td><td>0.250</td>" in written and "<td>–</td>" in written
+
+
+def test_a_q_that_is_not_finite_leaves_a_gap_or_a_sentence():
+    def points(text):
+        *_, curve = re.findall(r'<polyline [^>]*points="([^"]*)"', text)
+        return len(curve.split())
+
+    few = [float("inf"), float("nan"), *range(FRAMES - 2)]
+    assert (points(of_q([0.0] * FRAMES)), points(of_q(few))) == (FRAMES, FRAMES - 2)
+    assert "is finite nowhere" in of_q([float("nan")] * FRAMES)
 
 
 PIXEL = """

@@ -35,6 +35,13 @@ def test_a_shift_and_training_show_the_same_states(actions, monkeypatch):
     }
 
 
+def test_another_camera_has_no_twin(actions):
+    moved, plain = recorded("view_moving", actions), recorded("train", actions)
+    assert moved.plain is None
+    np.testing.assert_array_equal(moved.rewards, plain.rewards)
+    assert (moved.obs != plain.obs).any()
+
+
 def test_frames_are_evenly_spaced_from_the_first(actions):
     every, all_of_them = recorded("train", actions, every=4), recorded("train", actions)
     assert every.steps.tolist() == [0, 4]

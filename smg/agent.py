@@ -28,7 +28,6 @@ class Settings(Section):
     attribution_probability: Probability
     mask_ratio_from_step: Count
     auxiliary_every: Positive
-    mask_begins_at_rho: bool = False  # runs recorded without it were as the released code
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,6 @@ class SMG(SAC):
         shape = (network.latent, env.frames, network.decoder_filters)
         self.foreground = self.add(ForegroundDecoder(*shape, 4, env.image_size), initialise_weights=False)
         self.background = self.add(BackgroundDecoder(*shape, 3, env.image_size), initialise_weights=False)
-        if self.settings.mask_begins_at_rho:
-            self.foreground.begin_mask_at(self.settings.rho)
         # Both encoders start alike; what tells them apart is what they must paint.
         self.background_encoder = copy.deepcopy(BackgroundEncoder(self.critic.trunk, self.critic.projection))
         self.inverse_dynamics = self.add(

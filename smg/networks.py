@@ -1,9 +1,7 @@
 """SMG's separated models: two image branches and the inverse dynamics of the foreground."""
 
-import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from common.networks import FrameDecoder, Projection, Trunk
@@ -20,12 +18,6 @@ class Foreground(NamedTuple):
 
 class ForegroundDecoder(FrameDecoder):
     """g⁺: latent z⁺ → foreground image and mask; its decoder has four output channels, RGB and mask."""
-
-    def begin_mask_at(self, share: float) -> None:
-        """Shift the mask of a decoder that has learnt nothing, about 1/2 everywhere, to about `share`."""
-        with torch.no_grad():
-            assert self.decoder.conv2.bias is not None
-            self.decoder.conv2.bias[3] = math.log(share / (1 - share))
 
     def images(self, latent: Tensor) -> Foreground:
         """(B, latent) → o⁺ and M."""

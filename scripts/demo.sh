@@ -11,7 +11,7 @@ Trains DrQ, SGQN and SMG with the same budget, adds a random policy, prints one 
 installs everything on first use. Start it again after any interruption: finished runs are kept.
 
   bash scripts/demo.sh
-  bash scripts/demo.sh seeds=[0,1] train.steps=10000
+  bash scripts/demo.sh seeds=[0,1]
   bash scripts/demo.sh preset=smoke folder=small         # in minutes; nothing is learnt
 TEXT
 }

@@ -219,7 +219,7 @@ def test_packaged_files_hold_no_key_that_would_be_ignored() -> None:
 
 
 def test_what_a_preset_says_for_one_agent_holds_for_it_alone() -> None:
-    assert load("rad", "walker_walk", "laptop").env.render_size == 76
+    assert load("rad", "walker_walk", "laptop").env.render_size == 58
     assert load("drq", "walker_walk", "laptop").env.render_size is None
     assert load("rad", "walker_walk", "paper").env.render_size == 100
 

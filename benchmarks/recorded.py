@@ -1,0 +1,99 @@
+"""The column "recorded" of docs/metrics.md: where each number lay in the runs of results/laptop.
+
+    python -m benchmarks.recorded [folder of runs] [page]
+
+Rewrites the column in place, from `metrics.jsonl` of the runs named TASK-AGENT-seedN: per agent the 5% and
+95% quantiles after agent step 2,000, and "rising" or "falling" where Spearman's rank correlation between the
+value and its order in the run is above 0.7 or below −0.7.
+"""
+
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from common.errors import UserError
+from common.metrics import read_json_lines
+
+ROOT = Path(__file__).parents[1]
+RUNS, PAGE = ROOT / "results" / "laptop", ROOT / "docs" / "metrics.md"
+NAME = re.compile(r"[a-z_]+-(?P<agent>[a-z]+)-seed\d+$")
+FROM_STEP = 2_000
+TREND = 0.7
+COLUMN = 2
+
+Values = dict[str, dict[str, list[float]]]
+"""By key, by agent: in the order of steps."""
+
+
+def collected(runs: Path) -> Values:
+    """Every number that the runs logged after `FROM_STEP`.
+
+    Raises:
+        UserError: the folder holds no runs.
+    """
+    values: Values = defaultdict(lambda: defaultdict(list))
+    for folder in sorted(runs.iterdir() if runs.is_dir() else ()):
+        named = NAME.fullmatch(folder.name)
+        if named is None:
+            continue
+        for line in read_json_lines(folder / "metrics.jsonl", {"step": int}):
+            for key, value in line.items():
+                if line["step"] > FROM_STEP and isinstance(value, int | float):
+                    values[key][named["agent"]].append(value)
+    if not values:
+        raise UserError(f"{runs} holds no runs named TASK-AGENT-seedN")
+    return values
+
+
+def cell(by_agent: dict[str, list[float]]) -> str:
+    """The text of a key's cell."""
+    return "; ".join(f"{agent} {summary(values)}" for agent, values in by_agent.items()) or "–"
+
+
+def summary(values: list[float]) -> str:
+    """Range and trend of a series."""
+    low, high = (shown(value) for value in np.quantile(values, [0.05, 0.95]))
+    return (low if low == high else f"{low} to {high}") + trend(values)
+
+
+def trend(values: list[float]) -> str:
+    """ ", rising" or ", falling" where the values' ranks follow their order."""
+    if len(values) < 10 or min(values) == max(values):
+        return ""
+    correlation = spearmanr(np.arange(len(values)), values).statistic
+    return ", rising" if correlation > TREND else ", falling" if correlation < -TREND else ""
+
+
+def shown(value: float) -> str:
+    """Two significant digits, integers whole."""
+    return f"{value:,.0f}".replace("-", "−") if abs(value) >= 10 else f"{value:.2g}".replace("-", "−")
+
+
+def rewritten(page: str, values: Values) -> str:
+    """The page with its column made anew; rows whose cell is empty keep it so."""
+    lines = []
+    for line in page.splitlines():
+        key = re.match(r"\| `([^`]+)` \|", line)
+        cells = line.split(" | ")
+        if key and len(cells) > COLUMN and cells[COLUMN].strip(" |"):
+            end = " |" if cells[COLUMN].endswith(" |") else ""
+            cells[COLUMN] = cell(values.get(key[1], {})) + end
+        lines.append(" | ".join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Rewrite the page."""
+    runs, page = (Path(given) for given in (sys.argv[1:] + [RUNS, PAGE][len(sys.argv) - 1 :]))
+    page.write_text(rewritten(page.read_text(encoding="utf-8"), collected(runs)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"recorded: {error}")

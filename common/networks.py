@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 Activation = Callable[[Tensor], Tensor]
@@ -147,14 +148,15 @@ def upsampled_convolution(image: Tensor, weight: Tensor, bias: Tensor | None) ->
         (N, O, 2H, 2W).
     """
     quarters = [quarter for half in _odd_and_even(weight, 2) for quarter in _odd_and_even(half, 3)]
-    kernel = torch.stack(quarters, 1).flatten(0, 1)  # (4·O, I, 2, 2)
+    kernel = torch.cat(quarters)  # (4·O, I, 2, 2): a pixel's O channels of one phase lie next to each other
     if image.is_contiguous(memory_format=torch.channels_last):
         kernel = kernel.contiguous(memory_format=torch.channels_last)
-    bias = None if bias is None else bias.repeat_interleave(4)
-    phases = F.conv2d(image, kernel, bias, padding=1)  # (N, 4·O, H+1, W+1)
+    bias = None if bias is None else bias.repeat(4)
+    phases = F.conv2d(image, kernel, bias, padding=1)
     # Row 2i of the result is the even phase's row i, row 2i+1 the odd phase's row i+1. With the odd phase
     # first, interleaving puts them at 2i+1 and 2i+2: the result is all but the border.
-    return F.pixel_shuffle(phases, 2)[:, :, 1:-1, 1:-1]
+    interleaved = rearrange(phases, "n (p q o) h w -> n (h p) (w q) o", p=2, q=2)
+    return rearrange(interleaved, "n h w o -> n o h w")[:, :, 1:-1, 1:-1]
 
 
 def _odd_and_even(kernel: Tensor, dimension: int) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ def page(shown: Mapping[str, Shown], record: Mapping[str, Record], columns: Sequ
         columns: names of the panels, in order.
     """
     first = next(iter(record.values()))
-    title = f"{first['task']}: what {' and '.join(record)} see"
+    title = f"{first['task']}: what {' and '.join(record)} {'see' if len(record) > 1 else 'sees'}"
     styles = "".join(path.read_text(encoding="utf-8") for path in (STYLE, OWN_STYLE))
     head = tag(
         "head",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from common.markup import Html, join, tag
 
 WIDTH, HEIGHT = 360, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 26, 36
+LEFT, RIGHT, TOP, BOTTOM = 46, 16, 26, 36
 COLOURS = 8
 """Colours of the page, `--c0` to `--c7`; further lines repeat them dashed."""
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from common.errors import UserError
 from common.metrics import read_json_lines
@@ -64,7 +64,8 @@ def trend(values: list[float]) -> str:
     """ ", rising" or ", falling" where the values' ranks follow their order."""
     if len(values) < 10 or min(values) == max(values):
         return ""
-    correlation = spearmanr(np.arange(len(values)), values).statistic
+    ranks = rankdata(values)  # equal values share a rank
+    correlation = np.corrcoef(np.arange(len(values)), ranks)[0, 1]
     return ", rising" if correlation > TREND else ", falling" if correlation < -TREND else ""
 
 

@@ -42,7 +42,9 @@ def page(shown: Mapping[str, Shown], record: Mapping[str, Record], columns: Sequ
         columns: names of the panels, in order.
     """
     first = next(iter(record.values()))
-    title = f"{first['task']}: what {' and '.join(record)} {'see' if len(record) > 1 else 'sees'}"
+    *others, last = record
+    who = f"{', '.join(others)} and {last} see" if others else f"{last} sees"
+    title = f"{first['task']}: what {who}"
     styles = "".join(path.read_text(encoding="utf-8") for path in (STYLE, OWN_STYLE))
     head = tag(
         "head",

@@ -1,6 +1,6 @@
 """The column "recorded" of docs/metrics.md: where each number lay in the runs of results/laptop.
 
-    python -m benchmarks.recorded [folder of runs] [page]
+    python -m benchmarks.recorded
 
 Rewrites the column in place, from `metrics.jsonl` of the runs named TASK-AGENT-seedN: per agent the 5% and
 95% quantiles after agent step 2,000, and "rising" or "falling" where Spearman's rank correlation between the
@@ -17,10 +17,11 @@ from scipy.stats import rankdata
 
 from common.errors import UserError
 from common.metrics import read_json_lines
+from common.registry import AGENTS
 
 ROOT = Path(__file__).parents[1]
 RUNS, PAGE = ROOT / "results" / "laptop", ROOT / "docs" / "metrics.md"
-NAME = re.compile(r"[a-z_]+-(?P<agent>[a-z]+)-seed\d+$")
+NAME = re.compile(r"[a-z_]+-(?P<agent>\w+)-seed\d+")
 FROM_STEP = 2_000
 TREND = 0.7
 COLUMN = 2
@@ -38,7 +39,7 @@ def collected(runs: Path) -> Values:
     values: Values = defaultdict(lambda: defaultdict(list))
     for folder in sorted(runs.iterdir() if runs.is_dir() else ()):
         named = NAME.fullmatch(folder.name)
-        if named is None:
+        if named is None or named["agent"] not in AGENTS:  # notes, and runs of earlier presets
             continue
         for line in read_json_lines(folder / "metrics.jsonl", {"step": int}):
             for key, value in line.items():
@@ -89,8 +90,7 @@ def rewritten(page: str, values: Values) -> str:
 
 def main() -> None:
     """Rewrite the page."""
-    runs, page = (Path(given) for given in (sys.argv[1:] + [RUNS, PAGE][len(sys.argv) - 1 :]))
-    page.write_text(rewritten(page.read_text(encoding="utf-8"), collected(runs)), encoding="utf-8")
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), collected(RUNS)), encoding="utf-8")
 
 
 if __name__ == "__main__":

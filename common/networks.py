@@ -154,7 +154,8 @@ def upsampled_convolution(image: Tensor, weight: Tensor, bias: Tensor | None) ->
     bias = None if bias is None else bias.repeat(4)
     phases = F.conv2d(image, kernel, bias, padding=1)
     # Row 2i of the result is the even phase's row i, row 2i+1 the odd phase's row i+1. With the odd phase
-    # first, interleaving puts them at 2i+1 and 2i+2: the result is all but the border.
+    # first, interleaving puts them at 2i+1 and 2i+2: the result is all but the border. Channels stay last
+    # until all is in place, so that the copy moves whole pixels, and the next layer finds its memory format.
     interleaved = rearrange(phases, "n (p q o) h w -> n (h p) (w q) o", p=2, q=2)
     return rearrange(interleaved, "n h w o -> n o h w")[:, :, 1:-1, 1:-1]
 

@@ -102,14 +102,12 @@ class RunFolder:
                 f"{self.path} already holds a run: continue it with --resume {self.path}, or give another "
                 "run.dir or run.name"
             )
-        found = self.path / PROVENANCE
         try:
-            write_atomically(found, _json(self.provenance))
-            # Last, because this file is what makes the folder a run.
-            write_atomically(self.path / RESOLVED_NAME, to_yaml(config).encode())
+            for name, content in self._records(config).items():
+                write_atomically(self.path / name, content)
         except OSError as error:
-            for path in (found, self.path / ".lock"):
-                path.unlink(missing_ok=True)
+            for name in (PROVENANCE, ".lock"):
+                (self.path / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # it holds other things
                 self.path.rmdir()
             raise UserError(
@@ -132,19 +130,25 @@ class RunFolder:
         Raises:
             UserError: the folder cannot be written.
         """
-        for name, content in (
-            (RESOLVED_NAME, to_yaml(config).encode()),
-            (PROVENANCE, _json(self.provenance)),
-        ):
+        for name, content in self._records(config).items():
             path = self.path / name
+            stored = path.read_bytes() if path.exists() else None
+            if stored == content:
+                continue
             before = path.with_stem(f"{path.stem}-until-{step}")
             try:
-                if path.exists() and (stored := path.read_bytes()) != content and not before.exists():
-                    # If it exists, a resume at this step got no further: nothing was learnt with `stored`.
+                # If it exists, a resume at this step got no further: nothing was learnt with `stored`.
+                if stored is not None and not before.exists():
                     write_atomically(before, stored)
                 write_atomically(path, content)
             except OSError as error:
                 raise UserError(f"run folder {self.path} cannot be written ({error.strerror})") from error
+
+    def _records(self, config: Config) -> dict[str, bytes]:
+        """The files that say with what a run is made, last the one that makes the folder a run."""
+        assert self.provenance is not None
+        found = json.dumps(self.provenance, indent=1, default=str).encode()
+        return {PROVENANCE: found, RESOLVED_NAME: to_yaml(config).encode()}
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -249,10 +253,6 @@ def provenance(**found: Any) -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
         **found,
     }
-
-
-def _json(values: dict[str, Any] | None) -> bytes:
-    return json.dumps(values, indent=1, default=str).encode()
 
 
 def git_commit() -> str | None:

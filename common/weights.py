@@ -122,12 +122,13 @@ def _portable(record: Path) -> bytes:
         return yaml_files.dump(_without_folders(yaml_files.read_mapping(record))).encode()
     try:
         return json.dumps(_without_folders(json.loads(content)), indent=1).encode()
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{record} cannot be read ({error}): put a copy in its place") from error
 
 
 def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
     for section, name in FOLDERS:
-        if name in (found := values.get(section) or {}):
+        found = values.get(section)
+        if isinstance(found, dict) and name in found:
             found[name] = None
     return values

@@ -258,9 +258,10 @@ def _explained(
         for start in range(0, len(recording.obs), BATCH):
             part = slice(start, start + BATCH)
             explained = explainer.explain(recording.obs[part], recording.truth[part], columns)
-            plain = explained.masks if recording.shift == "train" else None
-            if plain is None and recording.plain is not None:
+            if recording.plain is not None:
                 plain = explainer.masks(recording.plain[part], explained.action)
+            else:
+                plain = explained.masks if recording.shift == "train" else None
             tallies[explainer.label].add(explained, plain, explainer.q)
             row += [panels(explained, index, columns) for index in range(len(explained.q))]
             values += explained.q.tolist()

@@ -26,7 +26,7 @@ class Recording:
     obs: np.ndarray
     """uint8 (N, 3F, H, W)."""
     plain: np.ndarray | None
-    """The same simulator states as training shows them; None under a shift of the camera."""
+    """The same simulator states as training shows them; None in train, and under a shift of the camera."""
     truth: np.ndarray
     """bool (N, H, W), the true foreground."""
     actions: np.ndarray
@@ -79,7 +79,7 @@ class Stage:
             shift=self.env.shift,
             steps=np.arange(len(kept)) * every,
             obs=seen,
-            plain=None if self.env.shift in VIEW_SHIFTS else plainly,
+            plain=None if self.twin is None else plainly,
             truth=truth,
             actions=np.stack(actions),
             rewards=np.array(rewards),

@@ -15,6 +15,7 @@ from common.checkpoint import LATEST, read_manifest
 from common.config import RESOLVED_NAME, Config, load_run_config
 from common.errors import CorruptFile, UserError
 from common.metrics import Record, read_json_lines
+from common.run_folder import PROVENANCE
 from common.study.definition import PlannedRun, flattened
 
 CLAIM, TRAINING = ".claim", ".lock"
@@ -179,7 +180,7 @@ def _check_identity(run: PlannedRun, config: Config) -> None:
 
 def _provenance(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / "provenance.json").read_bytes())
+        found = json.loads((folder / PROVENANCE).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise _Corrupt(f"provenance.json cannot be read ({error})") from error
     if not isinstance(found, dict):

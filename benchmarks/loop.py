@@ -3,11 +3,13 @@
     python -m benchmarks.loop --agent sac --preset paper --steps 200
 
 Runs the trainer itself on real frames, past its start-up, without evaluation. The overhead is all the time of
-a step that is not its update.
+a step that is not its update: as wall time and, over as many steps again, as processor time of the learner's
+own thread. Where the environment shares the cores, wall time includes what that takes from the learner.
 """
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from common.hardware import apply_switches, concrete
 from common.run_folder import RunFolder, provenance
 from common.signals import Signals
 from common.train import Clock, Trainer
+
+CLOCKS = (time.perf_counter, time.thread_time)
 
 
 def main() -> None:
@@ -38,6 +42,7 @@ def main() -> None:
     for name, milliseconds in report["milliseconds"].items():
         print(f"  {name:<8} {milliseconds:8.2f} ms per step")
     print(f"  overhead {report['overhead_ms']:8.2f} ms per step beyond the update")
+    print(f"           {report['overhead_cpu_ms']:8.2f} ms of it the learner's own processor time")
     if arguments.json:
         write_json(report, arguments.json)
 
@@ -66,26 +71,32 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             trainer.restore()
             while trainer.step < config.train.random_steps + arguments.warm_up:
                 trainer.advance()
-            trainer.clock = Clock()
-            for _ in range(arguments.steps):
-                trainer.advance()
-            total, spent = trainer.clock.total(), dict(trainer.clock.spent)
+            wall, own = (timed(trainer, arguments.steps, Clock(now)) for now in CLOCKS)
             trainer.metrics.close()
             trainer.evaluation_log.close()
             trainer.mirror.finish()
     finally:
         parts.close()
-    per_step = {name: 1000 * seconds / arguments.steps for name, seconds in spent.items()}
     return {
         "machine": machine(("torch", "mujoco", "dm_control")) | {"renderer": renderer.name},
         "agent": config.agent,
         "preset": config.preset,
         "ahead": config.env.ahead,
         "batch": config.train.batch,
-        "steps_per_second": arguments.steps / total,
-        "milliseconds": per_step,
-        "overhead_ms": 1000 * total / arguments.steps - per_step["update"],
+        "steps_per_second": 1000 / wall["total"],
+        "milliseconds": {name: spent for name, spent in wall.items() if name != "total"},
+        "overhead_ms": wall["total"] - wall["update"],
+        "overhead_cpu_ms": own["total"] - own["update"],
     }
+
+
+def timed(trainer: Trainer, steps: int, clock: Clock) -> dict[str, float]:
+    """Milliseconds of an agent step by activity and in total, by the given clock."""
+    trainer.clock = clock
+    for _ in range(steps):
+        trainer.advance()
+    spent = clock.spent | {"total": clock.total()}
+    return {name: 1000 * seconds / steps for name, seconds in spent.items()}
 
 
 if __name__ == "__main__":

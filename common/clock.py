@@ -1,28 +1,34 @@
 """Where the time of a run goes."""
 
 import time
+from collections.abc import Callable
 
 
 class Clock:
-    """Wall time by activity, from a clock that nobody sets."""
+    """Seconds by activity, from a clock that nobody sets.
 
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
+    Args:
+        now: what is counted, in seconds; wall time unless another clock is given.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.now = now
+        self.started = now()
         self.spent: dict[str, float] = {}
         self._logged = dict(self.spent), self.started
 
     def __call__(self, name: str) -> "_Timer":
         """A context whose duration is added to activity `name`."""
-        return _Timer(self.spent, name)
+        return _Timer(self, name)
 
     def total(self) -> float:
         """Seconds since the clock was made."""
-        return time.perf_counter() - self.started
+        return self.now() - self.started
 
     def shares(self) -> dict[str, float]:
-        """`time/<activity>`: each activity's share of the wall time since the last call."""
+        """`time/<activity>`: each activity's share of the time since the last call."""
         before, then = self._logged
-        now = time.perf_counter()
+        now = self.now()
         self._logged = dict(self.spent), now
         passed = max(now - then, 1e-9)
         return {
@@ -31,11 +37,12 @@ class Clock:
 
 
 class _Timer:
-    def __init__(self, spent: dict[str, float], name: str) -> None:
-        self.spent, self.name = spent, name
+    def __init__(self, clock: Clock, name: str) -> None:
+        self.clock, self.name = clock, name
 
     def __enter__(self) -> None:
-        self.started = time.perf_counter()
+        self.started = self.clock.now()
 
     def __exit__(self, *_: object) -> None:
-        self.spent[self.name] = self.spent.get(self.name, 0.0) + time.perf_counter() - self.started
+        spent = self.clock.spent
+        spent[self.name] = spent.get(self.name, 0.0) + self.clock.now() - self.started

@@ -180,7 +180,7 @@ class SAC:
         # An observation's action must not depend, not even in its last bit, on how many others share the
         # batch. Convolutions of two samples or more grant that, matrix products of one fixed size do.
         count = len(obs)
-        features = self.critic.trunk(pad(self.view(obs), max(count, 2)))[:count]
+        features = self.critic.trunk(pad(self.view(obs), max(count, 2)))
         parts = [self.actor(pad(part, ACT_ROWS)) for part in features.split(ACT_ROWS)]
         mean, log_std = (torch.cat(values)[:count] for values in zip(*parts, strict=True))
         if sample:

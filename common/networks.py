@@ -54,8 +54,11 @@ class Trunk(nn.Module):
         `relu` may bring a backward of its own.
         """
         with bf16_autocast(views[0].device, self.bf16):
-            # Whole pixel values are exact in bfloat16.
-            pixels = [view.bfloat16() if self.bf16 else view.float() for view in views]
+            # Whole pixel values are exact in bfloat16. In the weights' memory format at once, because the
+            # first convolution would convert them itself, and in its backward pass again.
+            weight = next(self.convolutions.parameters())
+            dtype, layout = torch.bfloat16 if self.bf16 else weight.dtype, memory_format(weight)
+            pixels = [view.to(dtype, memory_format=layout) for view in views]
             features = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
             for index, convolution in enumerate(self.convolutions):
                 features = convolution(relu(features) if index > 0 else features)
@@ -121,9 +124,8 @@ class Decoder(nn.Module):
         """(N, latent) → (N, channels, H, W)."""
         with bf16_autocast(latent.device, self.bf16):
             image = F.relu(self.linear(latent)).unflatten(1, self.shape)
-            # In the weights' memory format, so that a channels_last network also decodes in it.
-            if self.conv0.weight.is_contiguous(memory_format=torch.channels_last):
-                image = image.contiguous(memory_format=torch.channels_last)
+            # So that a channels_last network also decodes in that format.
+            image = image.contiguous(memory_format=memory_format(self.conv0.weight))
             image = F.relu(self.conv0(image))
             image = F.relu(upsampled_convolution(image, self.conv1.weight, self.conv1.bias))
             image = upsampled_convolution(image, self.conv2.weight, self.conv2.bias)
@@ -187,6 +189,12 @@ class FrameDecoder(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """(B, latent) → (B·frames, channels, H, W), the frames of a sample next to each other."""
         return self.decoder(F.relu(self.head(latent)).view(-1, self.latent))
+
+
+def memory_format(weight: Tensor) -> torch.memory_format:
+    """The memory format that a convolution with this weight (O, I, H, W) works in."""
+    last = weight.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def bf16_autocast(device: torch.device, enabled: bool) -> torch.autocast:

@@ -37,7 +37,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     config = concrete(
-        load("smg", "walker_walk", "paper", overrides=["train.batch=4", "data.overlay_bank=16"])
+        # The replay on the CPU too: what is measured is the disk.
+        load("smg", "walker_walk", "paper", overrides=["device=cpu", "train.batch=4", "data.overlay_bank=16"])
     )
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         report = measure(config, Path(folder), arguments.gigabytes, arguments.rounds)

@@ -24,7 +24,7 @@ from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import QUANTILE, Explainer
 from common.explain.load import load_agent
 from common.explain.recording import Stage, by
-from common.hardware import concrete
+from common.hardware import for_trained
 from common.study.definition import load_study
 from common.study.folders import Reading
 from common.study.results import Results, collect
@@ -106,7 +106,7 @@ def random_returns(config: Config) -> dict[str, list[tuple[float, ...]]]:
 def settings(reading: Reading) -> Config:
     """A finished run's configuration."""
     assert reading.config is not None
-    return concrete(reading.config)
+    return for_trained(reading.config)
 
 
 def draw(results: Results, path: Path) -> Path:

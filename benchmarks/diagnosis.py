@@ -18,6 +18,7 @@ from benchmarks.update import FIRST_STEP, build, configured, random_batch
 from common.build import episode_length
 from common.config import Config
 from common.diagnosis import Diagnosis
+from common.hardware import apply_switches
 
 
 def main() -> None:
@@ -28,7 +29,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
-    found = machine(("torch",)) | {"threads": torch.get_num_threads()}
+    device = configured("sac", arguments.preset, arguments.overrides).device
+    found = machine(("torch",), device) | {"threads": torch.get_num_threads()}
     report: dict[str, Any] = {"machine": found, "preset": arguments.preset, "agents": {}}
     for name in arguments.agents.split(","):
         config = configured(name, arguments.preset, arguments.overrides)
@@ -44,6 +46,7 @@ def main() -> None:
 
 def measure(config: Config, repeats: int) -> dict[str, float]:
     """Medians of the costs in updates, an update being the mean of a critic-only and a full one."""
+    apply_switches(config)
     agent = build(config, plain=False)
     diagnosis = Diagnosis(agent, config.train.log_every)
     batch = random_batch(config)

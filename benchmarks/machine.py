@@ -25,14 +25,17 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
 
 def clock(device: str) -> float:
     """Seconds: of processors that this process has used, or on a GPU of time, with its work done."""
-    if not device.startswith("cuda"):
+    if not on_gpu(device):
         return time.process_time()
-    torch.cuda.synchronize()
+    torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def machine(packages: tuple[str, ...]) -> dict[str, Any]:
-    """Processor, cores this process may use, commit, and versions of Python and of `packages`."""
+def machine(packages: tuple[str, ...], device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores this process may use, commit, and versions of Python and of `packages`.
+
+    And the GPU with its version of CUDA, if `device` is one.
+    """
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
@@ -41,7 +44,13 @@ def machine(packages: tuple[str, ...]) -> dict[str, Any]:
         "commit": git_commit(),
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
+        **({"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda} if on_gpu(device) else {}),
     }
+
+
+def on_gpu(device: str) -> bool:
+    """Whether this is a GPU, whose work must be waited for to be timed."""
+    return device.startswith("cuda")
 
 
 def write_json(report: dict[str, Any], path: Path) -> None:

@@ -39,7 +39,7 @@ def main() -> None:
     replay.sample(128)
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     report: dict[str, Any] = {
-        "machine": machine(("torch",)),
+        "machine": machine(("torch",), arguments.device),
         "transitions": len(replay),
         "computed_bytes": computed,
         "bytes_per_transition": computed / arguments.transitions,

@@ -22,6 +22,7 @@ from benchmarks.diagnosis import timed
 from benchmarks.machine import clock, command_line, machine, write_json
 from benchmarks.update import FIRST_STEP, build, configured, convolution_peak, random_batch
 from common.config import Config
+from common.hardware import apply_switches
 
 PARTS = {
     "prepare": "shift, τ, noise",
@@ -52,8 +53,9 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
-    report: dict[str, Any] = {"machine": machine(("torch",)) | {"threads": torch.get_num_threads()}}
-    report["agents"] = {}
+    device = configured("sac", arguments.preset, arguments.overrides).device
+    found = machine(("torch",), device) | {"threads": torch.get_num_threads()}
+    report: dict[str, Any] = {"machine": found, "agents": {}}
     for name in arguments.agents.split(","):
         config = configured(name, arguments.preset, ["compile=eager", *arguments.overrides])
         row = measure(config, arguments.repeats)
@@ -74,6 +76,7 @@ def main() -> None:
 
 def measure(config: Config, repeats: int) -> dict[str, dict[str, float]]:
     """Seconds and GFLOP of each part, per update."""
+    apply_switches(config)
     agent = build(config, plain=False)
     batch = random_batch(config)
 

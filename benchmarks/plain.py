@@ -89,6 +89,9 @@ class PlainSMG(SMG):
 
     actor_losses = PlainSAC.actor_losses
 
+    def composes(self, plan: SMGPlan) -> bool:
+        return True
+
     def step(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
         with torch.no_grad():
             mask = self.paint(inputs["obs"])[1]

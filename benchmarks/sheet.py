@@ -68,7 +68,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     finally:
         evaluator.close()
     return {
-        "machine": machine(("torch", "mujoco")),
+        "machine": machine(("torch", "mujoco"), config.device),
         "agent": config.agent,
         "preset": config.preset,
         "episodes": len(config.eval.shifts) * config.eval.episodes,

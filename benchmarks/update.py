@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import command_line, machine, write_json
+from benchmarks.machine import command_line, machine, on_gpu, write_json
 from benchmarks.plain import PLAIN, SWITCHES
 from common.config import Config, load
 from common.hardware import apply_switches, concrete
@@ -39,7 +39,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value for the fast path")
     arguments = parser.parse_args()
 
-    found = machine(("torch",)) | {"threads": torch.get_num_threads()}
+    device = configured("sac", arguments.preset, arguments.overrides).device
+    found = machine(("torch",), device) | {"threads": torch.get_num_threads()}
     report: dict[str, Any] = {"machine": found, "agents": {}}
     for name, value in report["machine"].items():
         print(f"{name}: {value}")
@@ -78,10 +79,8 @@ def main() -> None:
 
 
 def configured(name: str, preset: str, overrides: list[str]) -> Config:
-    """A configuration without any `auto`, with the process's switches set accordingly."""
-    config = concrete(load(name, "walker_walk", preset, overrides=overrides))
-    apply_switches(config)
-    return config
+    """A configuration without any `auto`."""
+    return concrete(load(name, "walker_walk", preset, overrides=overrides))
 
 
 def build(config: Config, plain: bool) -> Any:
@@ -104,16 +103,19 @@ def random_batch(config: Config) -> Batch:
 
 def measure(agent: Any, config: Config, repeats: int) -> dict[str, float]:
     """Median seconds and GFLOP per update, averaged over a critic-only and a full step."""
+    apply_switches(config)  # of the process, so not before its turn
     batch = random_batch(config)
-    for step in range(FIRST_STEP, FIRST_STEP + 4):
+    # SMG's plans are drawn: so many steps that each was compiled or captured.
+    warm_up = 4 if config.compile == "eager" else 60
+    for step in range(FIRST_STEP, FIRST_STEP + warm_up):
         agent.update(batch, step)
     counter = FlopCounterMode(display=False)
-    if config.compile == "eager":
+    if config.compile != "default":  # the counter sees nothing inside a compiled part
         with counter:
             agent.step(agent.prepare(batch, plan := agent.plan(FIRST_STEP)), plan)
             agent.step(agent.prepare(batch, plan := agent.plan(FIRST_STEP + 1)), plan)
     steps = 2 if config.device == "cpu" else 100
-    first = FIRST_STEP + 4
+    first = FIRST_STEP + warm_up
 
     def schedule() -> None:
         for step in range(first, first + steps):
@@ -127,13 +129,14 @@ def timed(work: Callable[[], Any], config: Config) -> float:
     """Seconds until the work is done, on the device too."""
     started = time.perf_counter()
     work()
-    if config.device.startswith("cuda"):
-        torch.cuda.synchronize()
+    if on_gpu(config.device):
+        torch.cuda.synchronize(config.device)
     return time.perf_counter() - started
 
 
 def convolution_peak(config: Config, timed: Callable[..., float] = timed) -> float:
     """GFLOP/s of one large 3×3 convolution in the fast path's precision and memory format."""
+    apply_switches(config)
     kind = torch.bfloat16 if config.amp == "bf16" else torch.float32
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     image = torch.randn(64, 128, 42, 42, device=config.device, dtype=kind).to(memory_format=layout)

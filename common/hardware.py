@@ -21,7 +21,8 @@ def concrete(config: Config) -> Config:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device={device}: this machine's PyTorch finds no CUDA device; use device=cpu")
+        remedy = "device=cpu compile=eager" if config.compile == "graphs" else "device=cpu"
+        raise UserError(f"device={device}: this machine's PyTorch finds no CUDA device; use {remedy}")
     cuda = device.startswith("cuda")
     chosen = {
         "device": device,
@@ -35,6 +36,15 @@ def concrete(config: Config) -> Config:
     return config.model_copy(update=chosen)
 
 
+def for_trained(config: Config) -> Config:
+    """`concrete` for an agent that learns no more: nothing compiled, the CPU if its GPU is not here."""
+    instead = {"compile": "eager"}
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        print(f"this machine's PyTorch finds no CUDA device: cpu instead of {config.device}", file=sys.stderr)
+        instead["device"] = "cpu"
+    return concrete(config.model_copy(update=instead))
+
+
 def bf16_is_fast(cuda: bool) -> bool:
     """Whether the device multiplies bfloat16 in hardware."""
     if cuda:
@@ -43,7 +53,9 @@ def bf16_is_fast(cuda: bool) -> bool:
 
 
 def apply_switches(config: Config) -> None:
-    """Set the process-wide switches: memory reuse on the CPU, TensorFloat-32 on a GPU."""
+    """Set the process-wide switches: memory reuse on the CPU; which GPU, and TensorFloat-32 there."""
+    if (device := torch.device(config.device)).index is not None:
+        torch.cuda.set_device(device)
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     torch.backends.cudnn.allow_tf32 = config.tf32
     torch.backends.cudnn.benchmark = config.device.startswith("cuda")

@@ -1,5 +1,6 @@
 """Runs an agent's update as it stands or as captured CUDA graphs."""
 
+import warnings
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -40,6 +41,7 @@ class Programs:
         if mode == "graphs" and device.type != "cuda":
             raise UserError(f"compile=graphs needs a CUDA device, not {device}: use compile=default or eager")
         self.mode = mode
+        self.device = device
         self.step = step
         self.state = state
         self.graphs: dict[Hashable, _Graph] = {}
@@ -48,9 +50,10 @@ class Programs:
         """One update; returns detached 0-d tensors that later updates do not overwrite."""
         if self.mode != "graphs":
             return self.step(inputs, plan)
-        if plan not in self.graphs:
-            self.graphs[plan] = _Graph(lambda inputs: self.step(inputs, plan), inputs, self.state)
-        return self.graphs[plan].replay(inputs)
+        with torch.cuda.device(self.device):  # whose streams a capture and its replays use
+            if plan not in self.graphs:
+                self.graphs[plan] = _Graph(lambda inputs: self.step(inputs, plan), inputs, self.state)
+            return self.graphs[plan].replay(inputs)
 
 
 class _Graph:
@@ -62,7 +65,9 @@ class _Graph:
         self.inputs = {name: value.clone() for name, value in inputs.items()}
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), warnings.catch_warnings():
+            # Adam remarks that it was made for capture.
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
             # The warm-up creates the optimisers' state where there was none; `_restore` zeroes it again, as
             # a fresh Adam would find it.
             before = {id(tensor): tensor.clone() for tensor in state()}

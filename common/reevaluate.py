@@ -9,7 +9,7 @@ from common.config import Config
 from common.envs.processes import EnvironmentDied
 from common.errors import UserError
 from common.evaluate import summary_table
-from common.hardware import concrete
+from common.hardware import apply_switches, for_trained
 from common.metrics import JsonLines
 
 
@@ -21,7 +21,8 @@ def evaluate_run(config: Config, folder: Path) -> int:
     """
     gl.select_backend()
     trained = weights.read(folder, "evaluate")
-    config = concrete(config)
+    config = for_trained(config)
+    apply_switches(config)
     evaluator = build_evaluator(config)
     try:
         agent = build_agent(config, evaluator.action_size, build_images(config))

@@ -25,7 +25,7 @@ from common.programs import Inputs, Metrics, Programs
 from common.replay import Batch
 
 ACT_ROWS = 16
-"""Observations that the policy's head sees at a time; fewer are padded."""
+"""Observations that the policy sees at a time; its head pads fewer."""
 
 
 QPair = tuple[Tensor, Tensor]
@@ -178,11 +178,14 @@ class SAC:
     def act(self, obs: Tensor, sample: bool) -> Tensor:
         """Actions (N, A) in [−1, 1] for uint8 observations (N, C, H, W): a draw, or the policy's mode."""
         # An observation's action must not depend, not even in its last bit, on how many others share the
-        # batch. Convolutions of two samples or more grant that, matrix products of one fixed size do.
-        count = len(obs)
-        features = self.critic.trunk(pad(self.view(obs), max(count, 2)))
-        parts = [self.actor(pad(part, ACT_ROWS)) for part in features.split(ACT_ROWS)]
-        mean, log_std = (torch.cat(values)[:count] for values in zip(*parts, strict=True))
+        # batch. Matrix products of one fixed size grant that, and on a CPU convolutions of two samples or
+        # more; cuDNN chooses another algorithm for another size.
+        least = 2 if self.device.type == "cpu" else ACT_ROWS
+        parts = []
+        for part in self.view(obs).split(ACT_ROWS):
+            features = self.critic.trunk(pad(part, max(len(part), least)))
+            parts.append(self.actor(pad(features, ACT_ROWS)))
+        mean, log_std = (torch.cat(values)[: len(obs)] for values in zip(*parts, strict=True))
         if sample:
             mean = mean + torch.randn_like(mean) * log_std.exp()
         return torch.tanh(mean)
@@ -344,8 +347,7 @@ class SAC:
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
         for name, optimizer in self.optimizers.items():
-            # Adam would go on in the given tensors themselves.
-            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))
+            take_up(optimizer, state["optimizers"][name])
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
 
@@ -380,8 +382,7 @@ class SAC:
             lr=settings.lr,
             betas=(settings.beta1, 0.999),
             fused=fused,
-            # A step counter on the device, as graph capture needs; the CPU has no use for it.
-            capturable=self.device.type == "cuda",
+            capturable=self.config.compile == "graphs",
         )
 
     def build_augmentation(self):
@@ -442,6 +443,18 @@ def follow(target: nn.Module, source: nn.Module, rate: float) -> None:
     followers: list[Tensor] = list(target.parameters())
     leaders: list[Tensor] = list(source.parameters())
     torch._foreach_lerp_(followers, leaders, rate)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def take_up(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load what an optimiser remembers, but not its settings: those are the configuration's.
+
+    A run may be resumed with another learning rate, or on another device.
+    """
+    # Adam would go on in the given tensors themselves.
+    state = copy.deepcopy(state)
+    groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
+    state["param_groups"] = [own | {"params": saved["params"]} for own, saved in groups]
+    optimizer.load_state_dict(state)
 
 
 def pad(rows: Tensor, count: int) -> Tensor:

@@ -453,8 +453,9 @@ def train(config: Config, resume: Path | None = None) -> int:
         print(f"{resume}: this run is finished; smg eval {resume} evaluates it further")
         return 0
     renderer = gl.select_backend()
+    config = concrete(config)
     if resume is None:
-        config = measured(concrete(config))
+        config = measured(config)
     apply_switches(config)
     console = Console()
     data = data_summary(config.data.root)

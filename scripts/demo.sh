@@ -25,5 +25,4 @@ for argument; do
 done
 bash "$root/scripts/setup.sh"
 "$root/.venv/bin/smg" study run laptop "$@"
-cd "$root"
-exec .venv/bin/python -m benchmarks.demo "$@"
+PYTHONPATH="$root" exec "$root/.venv/bin/python" -m benchmarks.demo "$@"

@@ -115,10 +115,19 @@ class SMG(SAC):
 
     def prepare(self, batch: Batch, plan: SMGPlan) -> Inputs:
         inputs = super().prepare(batch, plan)
-        inputs["backdrop"] = self.images(len(batch.obs)).float()  # ε of τ_attrib
-        if not plan.attribution:
+        if self.composes(plan):
+            inputs["backdrop"] = self.images(len(batch.obs)).float()  # ε of τ_attrib
+        if self.augments(plan) and not plan.attribution:
             inputs["augmented"] = self.augment(inputs["obs"])
         return inputs
+
+    def augments(self, plan: SMGPlan) -> bool:
+        """Whether a loss of this step reads τ(o)."""
+        return self.active("q_consistency") or (plan.models and self.active("foreground_consistency"))
+
+    def composes(self, plan: SMGPlan) -> bool:
+        """Whether a loss of this step reads τ_attrib(o)."""
+        return (plan.attribution and self.augments(plan)) or (plan.models and self.active("background"))
 
     def step(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
         """Critic, actor, targets, separated models (section 3 of the paper)."""
@@ -130,9 +139,9 @@ class SMG(SAC):
 
     def completed(self, inputs: Inputs, plan: SMGPlan) -> Inputs:
         """The inputs with the views that the current mask composes."""
-        if plan.attribution or (plan.models and self.active("background")):
+        if self.composes(plan):
             inputs = inputs | {"composed": self.compose(inputs["obs"], inputs["backdrop"])}  # τ_attrib(o)
-        if plan.attribution:
+        if plan.attribution and self.augments(plan):
             inputs = inputs | {"augmented": inputs["composed"]}  # τ(o)
         return inputs
 

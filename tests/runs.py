@@ -21,7 +21,7 @@ def smoke(folder: Path, agent: str = "sac", *overrides: str, task: str = "walker
         agent,
         task,
         "smoke",
-        overrides=[f"run.dir={json.dumps(str(folder))}", "wandb.mode=disabled", *overrides],
+        overrides=[f"run.dir={json.dumps(str(folder))}", "wandb.mode=disabled", "device=cpu", *overrides],
     )
 
 

@@ -6,7 +6,7 @@ from common import gl
 from common.config import Config, load
 from common.explain.load import load_agent
 from common.foreground import Share, foreground_share
-from common.hardware import concrete
+from common.hardware import for_trained
 
 
 def rho(config: Config, steps: int, run: tuple[Config, Path] | None) -> int:
@@ -25,7 +25,7 @@ def rho(config: Config, steps: int, run: tuple[Config, Path] | None) -> int:
         config = run[0]  # frames of one size and camera for both policies
     shares = {"random actions": foreground_share(config, steps)}
     if run is not None:
-        agent, step = load_agent(concrete(run[0]), run[1])
+        agent, step = load_agent(for_trained(run[0]), run[1])
         label = f"{run[0].agent} after {step} steps"
         shares[label] = foreground_share(run[0], steps, policy=agent)
     print(table(config, steps, shares))

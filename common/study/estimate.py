@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from common.config import CONFIGS
 from common.study.folders import Kind, Reading
 
@@ -46,7 +48,7 @@ def estimates(readings: Iterable[Reading], performance: Path = PERFORMANCE) -> l
     columns: dict[str, list[Reading]] = {}
     for reading in readings:
         columns.setdefault(reading.run.column, []).append(reading)
-    benchmarked = _benchmarked(performance)
+    benchmarked = _benchmarked(performance, gpu=torch.cuda.is_available())
     found = []
     for column, runs in columns.items():
         left = [reading for reading in runs if reading.kind is not Kind.DONE]
@@ -67,8 +69,8 @@ def _own_speed(readings: list[Reading]) -> Speed | None:
     return Speed(speed, f"{len(timed)} of its runs on {', '.join(sorted(devices))}")
 
 
-def _benchmarked(folder: Path) -> dict[tuple[str, str, int], Speed]:
-    """The fastest measured training loop of each agent, preset and batch."""
+def _benchmarked(folder: Path, gpu: bool) -> dict[tuple[str, str, int], Speed]:
+    """The fastest measured training loop of each agent, preset and batch, on GPUs or on processors alone."""
     speeds: dict[tuple[str, str, int], Speed] = {}
     for path in sorted(folder.glob("**/*.json")):
         try:
@@ -76,6 +78,8 @@ def _benchmarked(folder: Path) -> dict[tuple[str, str, int], Speed]:
             measured = (str(report["agent"]), str(report["preset"]), int(report["batch"]))
             value, machine = float(report["steps_per_second"]), report["machine"]
             name = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
+            if gpu != ("gpu" in machine):
+                continue
         except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
             continue  # another benchmark's figures
         best = speeds.get(measured)

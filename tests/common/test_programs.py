@@ -18,10 +18,14 @@ FULL, CRITIC_ONLY = 2000, 2001
 
 
 def build(name, *overrides):
-    small = ["amp=off", "env.image_size=24", *overrides]
+    small = ["amp=off", "env.image_size=24", "device=cpu", *overrides]
     config = concrete(load(name, "walker_walk", "smoke", overrides=small))
+
+    def images(count):
+        return torch.rand(count, 3, 24, 24, device=config.device) * 255
+
     torch.manual_seed(0)
-    return agent_class(name)(config, 3, lambda count: torch.rand(count, 3, 24, 24) * 255)
+    return agent_class(name)(config, 3, images, config.device)
 
 
 def batch(size=8):

@@ -57,6 +57,20 @@ def test_actions_do_not_depend_on_the_batch_they_are_chosen_in(stored):
     assert torch.equal(together, alone)
 
 
+def test_a_resumed_optimiser_has_the_configured_settings(stored):
+    agent = released.agent("sac", stored)
+    agent.step(inputs(stored), CASES["full"])
+    slower = released.agent("sac", stored, "optim.critic={lr: 1e-5, beta1: 0.5}", "optim.fused=false")
+    slower.load_state_dict(agent.state_dict())
+    group = slower.optimizers["critic"].param_groups[0]
+    assert (group["lr"], group["betas"], group["fused"]) == (1e-5, (0.5, 0.999), False)
+    moments = [each.optimizers["critic"].state_dict()["state"][0] for each in (agent, slower)]
+    assert torch.equal(moments[1]["exp_avg"], moments[0]["exp_avg"]) and moments[1]["step"] == 1
+    slower.step(inputs(stored), CASES["full"])
+    changed = agent.critic.q1.linear2.bias - slower.critic.q1.linear2.bias
+    assert 0 < changed.abs() < 1e-4  # one step of the small rate
+
+
 def test_state_dict_continues_to_the_bit(stored):
     agent, other = released.agent("sac", stored), released.agent("sac", stored)
     agent.step(inputs(stored), CASES["full"])

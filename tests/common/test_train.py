@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.hardware import concrete
+from common.hardware import concrete, for_trained
 from common.train import train
 from smg.agent import SMG
 from tests import runs
@@ -83,7 +83,7 @@ def test_a_start_that_fails_leaves_nothing(tmp_path):
 
 
 def test_auto_is_decided_and_recorded(tmp_path):
-    config = concrete(runs.smoke(tmp_path))
+    config = concrete(runs.smoke(tmp_path, "sac", "device=auto"))
     assert "auto" not in (config.device, config.compile, config.amp, config.channels_last, config.optim.fused)
 
 
@@ -91,3 +91,12 @@ def test_auto_is_decided_and_recorded(tmp_path):
 def test_a_missing_gpu_is_named(tmp_path):
     with pytest.raises(UserError, match="no CUDA device"):
         concrete(runs.smoke(tmp_path).model_copy(update={"device": "cuda"}))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_what_a_gpu_trained_is_looked_at_without_one(tmp_path, capsys):
+    config = runs.smoke(tmp_path, "sac", "device=cuda:1", "compile=graphs")
+    assert (for_trained(config).device, for_trained(config).compile) == ("cpu", "eager")
+    assert "cpu instead of cuda:1" in capsys.readouterr().err
+    with pytest.raises(UserError, match="use device=cpu compile=eager"):
+        concrete(config)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from common.frames import stacked
 from smg import losses
 from smg.agent import SMGPlan
 from tests import released
+from tests.baselines.batches import random_batch
 
 MODEL_TERMS = ("reconstruction", "mask_ratio", "background", "empowerment", "foreground_consistency")
 CRITIC_ONLY = SMGPlan(actor=False, targets=False, models=False, mask_ratio=True, attribution=False)
@@ -132,6 +135,29 @@ def test_q_consistency_without_weight_leaves_the_bellman_loss(stored):
     ablated, _ = build(stored, "losses.q_consistency=0").critic_losses(inputs(stored))
     assert list(ablated) == ["bellman"]
     torch.testing.assert_close(ablated["bellman"], full["bellman"], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("switched_off", "plan", "drawn"),
+    [
+        ([], CRITIC_ONLY, {"augmented"}),
+        ([], replace(CRITIC_ONLY, attribution=True), {"backdrop"}),
+        ([], FULL, {"augmented", "backdrop"}),
+        ([], FULL_ATTRIBUTION, {"backdrop"}),
+        (["background"], FULL, {"augmented"}),
+        (["background"], FULL_ATTRIBUTION, {"backdrop"}),
+        (["q_consistency"], CRITIC_ONLY, set()),
+        (["q_consistency"], replace(CRITIC_ONLY, attribution=True), set()),
+        (["q_consistency"], FULL, {"augmented", "backdrop"}),
+        (["q_consistency", "foreground_consistency"], FULL, {"backdrop"}),
+        (["q_consistency", "foreground_consistency", "background"], FULL_ATTRIBUTION, set()),
+    ],
+)
+def test_only_images_that_a_loss_reads_are_drawn(switched_off, plan, drawn):
+    agent = released.small("smg", *(f"losses.{name}=0" for name in switched_off))
+    inputs = agent.prepare(random_batch(2, 84), plan)
+    assert inputs.keys() & {"augmented", "backdrop"} == drawn
+    agent.step(inputs, plan)
 
 
 def test_plan_follows_the_released_schedule():

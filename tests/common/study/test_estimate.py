@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.study.command import plan
 from common.study.estimate import estimates
@@ -34,6 +35,16 @@ def test_hours_are_the_steps_left_at_the_fastest_measured_speed(tmp_path: Path) 
     assert found["smg"].hours == pytest.approx(240 / 0.5 / 3600)
     assert found["smg"].speed is not None and found["smg"].speed.source.startswith("a processor, 2 cores")
     assert found["sac"].hours is None and found["drq"].hours is None
+
+
+def test_a_processor_is_not_as_fast_as_a_gpu(tmp_path: Path) -> None:
+    planned = study(tmp_path, "agents=[smg]")
+    performance = tmp_path / "performance"
+    measured(performance, "smg", 0.5)
+    measured(performance, "smg", 100.0, machine=MACHINE | {"gpu": "a GPU"})
+    [cost] = estimates([read(run) for run in planned.runs], performance)
+    expected = 100.0 if torch.cuda.is_available() else 0.5
+    assert cost.speed is not None and cost.speed.steps_per_second == expected
 
 
 def test_finished_runs_cost_nothing_and_tell_the_speed_of_the_others(tmp_path: Path) -> None:

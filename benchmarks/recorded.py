@@ -2,9 +2,9 @@
 
     python -m benchmarks.recorded
 
-Rewrites the column in place, from `metrics.jsonl` of the runs named TASK-AGENT-seedN: per agent the 5% and
-95% quantiles after agent step 2,000, and "rising" or "falling" where Spearman's rank correlation between the
-value and its order in the run is above 0.7 or below −0.7.
+Rewrites the column in place, from `metrics.jsonl` of the runs named walker_stand-AGENT-seedN: per agent the
+5% and 95% quantiles after agent step 2,000, and "rising" or "falling" where in each of its runs Spearman's
+rank correlation between the value and its order is above 0.7 or below −0.7.
 """
 
 import re
@@ -21,13 +21,13 @@ from common.registry import AGENTS
 
 ROOT = Path(__file__).parents[1]
 RUNS, PAGE = ROOT / "results" / "laptop", ROOT / "docs" / "metrics.md"
-NAME = re.compile(r"[a-z_]+-(?P<agent>\w+)-seed\d+")
+NAME = re.compile(r"walker_stand-(?P<agent>\w+)-seed\d+")
 FROM_STEP = 2_000
 TREND = 0.7
 COLUMN = 2
 
-Values = dict[str, dict[str, list[float]]]
-"""By key, by agent: in the order of steps."""
+Values = dict[str, dict[str, list[list[float]]]]
+"""By key, by agent: of each run in the order of steps."""
 
 
 def collected(runs: Path) -> Values:
@@ -41,28 +41,32 @@ def collected(runs: Path) -> Values:
         named = NAME.fullmatch(folder.name)
         if named is None or named["agent"] not in AGENTS:  # notes, and runs of earlier presets
             continue
+        series: dict[str, list[float]] = defaultdict(list)
         for line in read_json_lines(folder / "metrics.jsonl", {"step": int}):
             for key, value in line.items():
                 if line["step"] > FROM_STEP and isinstance(value, int | float):
-                    values[key][named["agent"]].append(value)
+                    series[key].append(value)
+        for key, each in series.items():
+            values[key][named["agent"]].append(each)
     if not values:
-        raise UserError(f"{runs} holds no runs named TASK-AGENT-seedN")
+        raise UserError(f"{runs} holds no runs named walker_stand-AGENT-seedN")
     return values
 
 
-def cell(by_agent: dict[str, list[float]]) -> str:
+def cell(by_agent: dict[str, list[list[float]]]) -> str:
     """The text of a key's cell."""
-    return "; ".join(f"{agent} {summary(values)}" for agent, values in by_agent.items()) or "–"
+    return "; ".join(f"{agent} {summary(runs)}" for agent, runs in by_agent.items()) or "–"
 
 
-def summary(values: list[float]) -> str:
-    """Range and trend of a series."""
-    low, high = (shown(value) for value in np.quantile(values, [0.05, 0.95]))
-    return (low if low == high else f"{low} to {high}") + trend(values)
+def summary(runs: list[list[float]]) -> str:
+    """Range of all runs, and the trend that they share."""
+    low, high = (shown(value) for value in np.quantile(np.concatenate(runs), [0.05, 0.95]))
+    trends = {trend(values) for values in runs}
+    return (low if low == high else f"{low} to {high}") + (trends.pop() if len(trends) == 1 else "")
 
 
 def trend(values: list[float]) -> str:
-    """ ", rising" or ", falling" where the values' ranks follow their order."""
+    """ ", rising" or ", falling" where a run's values' ranks follow their order."""
     if len(values) < 10 or min(values) == max(values):
         return ""
     ranks = rankdata(values)  # equal values share a rank

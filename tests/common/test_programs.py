@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.hardware import concrete
 from common.registry import agent_class
 from common.replay import Batch
+from common.sac import SAC
 from tests.synchronisation import ForbidSynchronisation
 
 AGENTS = ("sac", "sgqn", "smg")
@@ -49,6 +50,7 @@ def test_compiled_parts_give_the_numbers_of_eager_ones(name, monkeypatch):
 @pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore:`torch.jit")  # PyTorch's own
 def test_compiled_c_plus_plus_gives_the_numbers_of_eager_parts(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled before, nothing kept
+    monkeypatch.setattr(SAC, "COMPILED", ("critic_losses",))  # the others take as long again
     compare_compiled_with_eager("sac")
 
 

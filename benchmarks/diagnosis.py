@@ -11,14 +11,11 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from benchmarks.machine import clock, command_line, machine, write_json
-from benchmarks.update import FIRST_STEP, build, configured, random_batch
+from benchmarks.machine import clock, command_line, write_json
+from benchmarks.update import FIRST_STEP, build, configured, random_batch, updating_machine
 from common.build import episode_length
 from common.config import Config
 from common.diagnosis import Diagnosis
-from common.hardware import apply_switches
 
 
 def main() -> None:
@@ -29,8 +26,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
-    device = configured("sac", arguments.preset, arguments.overrides).device
-    found = machine(("torch",), device) | {"threads": torch.get_num_threads()}
+    found = updating_machine(arguments)
     report: dict[str, Any] = {"machine": found, "preset": arguments.preset, "agents": {}}
     for name in arguments.agents.split(","):
         config = configured(name, arguments.preset, arguments.overrides)
@@ -46,7 +42,6 @@ def main() -> None:
 
 def measure(config: Config, repeats: int) -> dict[str, float]:
     """Medians of the costs in updates, an update being the mean of a critic-only and a full one."""
-    apply_switches(config)
     agent = build(config, plain=False)
     diagnosis = Diagnosis(agent, config.train.log_every)
     batch = random_batch(config)

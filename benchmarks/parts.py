@@ -13,16 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.diagnosis import timed
-from benchmarks.machine import clock, command_line, machine, write_json
-from benchmarks.update import FIRST_STEP, build, configured, convolution_peak, random_batch
+from benchmarks.machine import clock, command_line, write_json
+from benchmarks.update import FIRST_STEP, build, configured, convolution_peak, random_batch, updating_machine
 from common.config import Config
-from common.hardware import apply_switches
 
 PARTS = {
     "prepare": "shift, τ, noise",
@@ -53,9 +51,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
-    device = configured("sac", arguments.preset, arguments.overrides).device
-    found = machine(("torch",), device) | {"threads": torch.get_num_threads()}
-    report: dict[str, Any] = {"machine": found, "agents": {}}
+    report: dict[str, Any] = {"machine": updating_machine(arguments), "agents": {}}
     for name in arguments.agents.split(","):
         config = configured(name, arguments.preset, ["compile=eager", *arguments.overrides])
         row = measure(config, arguments.repeats)
@@ -76,7 +72,6 @@ def main() -> None:
 
 def measure(config: Config, repeats: int) -> dict[str, dict[str, float]]:
     """Seconds and GFLOP of each part, per update."""
-    apply_switches(config)
     agent = build(config, plain=False)
     batch = random_batch(config)
 

@@ -7,6 +7,7 @@ critic-only and full steps. Besides the ratio to its own plain path, an agent is
 its batch, the unit in which the papers' released code is known: SGQN 5, SMG 33.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -39,9 +40,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value for the fast path")
     arguments = parser.parse_args()
 
-    device = configured("sac", arguments.preset, arguments.overrides).device
-    found = machine(("torch",), device) | {"threads": torch.get_num_threads()}
-    report: dict[str, Any] = {"machine": found, "agents": {}}
+    report: dict[str, Any] = {"machine": updating_machine(arguments), "agents": {}}
     for name, value in report["machine"].items():
         print(f"{name}: {value}")
     plain_sac: dict[int, float] = {}
@@ -83,8 +82,16 @@ def configured(name: str, preset: str, overrides: list[str]) -> Config:
     return concrete(load(name, "walker_walk", preset, overrides=overrides))
 
 
+def updating_machine(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The machine of the agents that the command line names, and the threads they update with."""
+    first = arguments.agents.split(",")[0]
+    device = configured(first, arguments.preset, arguments.overrides).device
+    return machine(("torch",), device) | {"threads": torch.get_num_threads()}
+
+
 def build(config: Config, plain: bool) -> Any:
-    """The agent, plain or fast, with overlay images from a fixed tensor."""
+    """The agent, plain or fast, with images from a fixed tensor; sets the process's switches for it."""
+    apply_switches(config)
     torch.manual_seed(0)
     size, batch = config.env.image_size, config.train.batch
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=config.device)
@@ -103,7 +110,6 @@ def random_batch(config: Config) -> Batch:
 
 def measure(agent: Any, config: Config, repeats: int) -> dict[str, float]:
     """Median seconds and GFLOP per update, averaged over a critic-only and a full step."""
-    apply_switches(config)  # of the process, so not before its turn
     batch = random_batch(config)
     # SMG's plans are drawn: so many steps that each was compiled or captured.
     warm_up = 4 if config.compile == "eager" else 60
@@ -136,7 +142,6 @@ def timed(work: Callable[[], Any], config: Config) -> float:
 
 def convolution_peak(config: Config, timed: Callable[..., float] = timed) -> float:
     """GFLOP/s of one large 3×3 convolution in the fast path's precision and memory format."""
-    apply_switches(config)
     kind = torch.bfloat16 if config.amp == "bf16" else torch.float32
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     image = torch.randn(64, 128, 42, 42, device=config.device, dtype=kind).to(memory_format=layout)

@@ -22,7 +22,7 @@ from common.explain.load import load_agent
 from common.explain.numbers import Tally
 from common.explain.page import Shown, page
 from common.explain.recording import Recording, Stage, again, by
-from common.hardware import apply_switches, for_trained
+from common.hardware import for_trained
 from common.metrics import Record
 from common.mirror import Mirror
 
@@ -68,7 +68,6 @@ def explain(configs: Sequence[Config], folders: Sequence[Path], options: Options
             raise UserError(f"{name} is {value}; it must be at least 1")
     gl.select_backend()
     configs = [for_trained(config) for config in configs]
-    apply_switches(configs[0])
     _check_comparable(configs, folders)
     runs = _load(configs, folders)
     columns = _columns(runs, options.methods)

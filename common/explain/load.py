@@ -7,6 +7,7 @@ from common import weights
 from common.build import build_agent, build_images, env_arguments
 from common.config import Config
 from common.envs.benchmark import BenchmarkEnv
+from common.hardware import apply_switches
 
 
 def load_agent(config: Config, folder: Path) -> tuple[Any, int]:
@@ -19,6 +20,7 @@ def load_agent(config: Config, folder: Path) -> tuple[Any, int]:
     Raises:
         UserError: the run has no readable weights.
     """
+    apply_switches(config)
     trained = weights.read(folder, "explain")
     env = BenchmarkEnv(**env_arguments(config), shift="train", seed=config.seed)
     action_size = env.action_size

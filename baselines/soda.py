@@ -1,7 +1,6 @@
 """SODA: soft data augmentation (Hansen and Wang, ICRA 2021)."""
 
 import copy
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -14,7 +13,7 @@ from common.augment import ImageSource
 from common.config import Config, Fraction, Positive, Section
 from common.programs import Inputs, Metrics
 from common.replay import Batch
-from common.sac import Plan, follow, report
+from common.sac import AuxiliaryPlan, follow, report
 
 
 class Settings(Section):
@@ -23,13 +22,6 @@ class Settings(Section):
     batch: Annotated[Positive, Field(ge=2)]  # batch normalisation needs two
     tau: Fraction
     auxiliary_every: Positive
-
-
-@dataclass(frozen=True)
-class SODAPlan(Plan):
-    """SAC's plan and whether the auxiliary update runs."""
-
-    auxiliary: bool
 
 
 class SODA(RAD):
@@ -51,7 +43,6 @@ class SODA(RAD):
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(config, action_size, images, device)
-        self.settings = config.settings
         trunk, latent = self.critic.trunk, config.network.latent
         self.projection = self.add(NormalisedMLP(trunk.output_size, latent), initialise_weights=True)
         self.predictor = self.add(NormalisedMLP(latent, latent), initialise_weights=True)
@@ -66,17 +57,17 @@ class SODA(RAD):
         learnt = nn.ModuleList([trunk, self.projection, self.predictor])
         self.optimizers["auxiliary"] = self.adam("auxiliary", learnt.parameters())
 
-    def plan(self, step: int) -> SODAPlan:
+    def plan(self, step: int) -> AuxiliaryPlan:
         base = super().plan(step)
         auxiliary = self.active("latent_consistency") and step % self.settings.auxiliary_every == 0
-        return SODAPlan(base.actor, base.targets, auxiliary)
+        return AuxiliaryPlan(base.actor, base.targets, auxiliary)
 
     def batch_size(self, step: int) -> int:
         """SAC's batch and, where the auxiliary update runs, one of its own."""
         extra = self.settings.batch if self.plan(step).auxiliary else 0
         return super().batch_size(step) + extra
 
-    def prepare(self, batch: Batch, plan: SODAPlan) -> Inputs:
+    def prepare(self, batch: Batch, plan: AuxiliaryPlan) -> Inputs:
         batch, separate = batch.split(self.config.train.batch)
         inputs = super().prepare(batch, plan)
         if plan.auxiliary:
@@ -84,7 +75,7 @@ class SODA(RAD):
             inputs["softly_augmented"] = self.augment(self.random_crop(separate.obs))  # τ
         return inputs
 
-    def step(self, inputs: Inputs, plan: SODAPlan) -> Metrics:
+    def step(self, inputs: Inputs, plan: AuxiliaryPlan) -> Metrics:
         """Critic, actor, targets, then the auxiliary task (algorithm 1)."""
         metrics = super().step(inputs, plan)
         if plan.auxiliary:
@@ -98,7 +89,7 @@ class SODA(RAD):
         self.update_slow_copies()
         return report(terms)
 
-    def encoder_losses(self, inputs: Inputs, plan: SODAPlan) -> dict[str, Tensor]:
+    def encoder_losses(self, inputs: Inputs, plan: AuxiliaryPlan) -> dict[str, Tensor]:
         terms = super().encoder_losses(inputs, plan)
         return terms | (self.auxiliary_losses(inputs) if plan.auxiliary else {})
 

@@ -39,7 +39,7 @@ class SRM(DrQ):
 
     def erase(self, obs: Tensor) -> Tensor:
         """With the configured probability, one band out of all observations of the batch."""
-        settings = self.config.settings
+        settings = self.settings
         chance, low, width = torch.rand(3).tolist()  # on the host: nothing waits for the device
         if chance >= settings.probability:
             return obs

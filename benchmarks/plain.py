@@ -15,9 +15,9 @@ from common.augment import compose
 from common.frames import apart
 from common.networks import Decoder, FrameDecoder
 from common.programs import Inputs, Metrics
-from common.sac import SAC, Plan
+from common.sac import SAC, AuxiliaryPlan, Plan
 from sgqn import losses as sgqn_losses
-from sgqn.agent import SGQN, SGQNPlan
+from sgqn.agent import SGQN
 from smg import losses as smg_losses
 from smg.agent import SMG, SMGPlan, Views
 
@@ -44,7 +44,7 @@ class PlainSGQN(SGQN):
 
     actor_losses = PlainSAC.actor_losses
 
-    def step(self, inputs: Inputs, plan: SGQNPlan) -> Metrics:
+    def step(self, inputs: Inputs, plan: AuxiliaryPlan) -> Metrics:
         metrics = self.update_critic(inputs)
         self.attribution_after = self.attribution(inputs)
         self.mask(self.attribution_after)
@@ -164,7 +164,7 @@ def plain_decode(decoder: Decoder, latent: Tensor) -> Tensor:
 PLAIN: dict[str, type[SAC]] = {"sac": PlainSAC, "sgqn": PlainSGQN, "smg": PlainSMG}
 PLANS: dict[str, tuple[Plan, Plan]] = {
     "sac": (Plan(False, False), Plan(True, True)),
-    "sgqn": (SGQNPlan(False, False, False), SGQNPlan(True, True, True)),
+    "sgqn": (AuxiliaryPlan(False, False, False), AuxiliaryPlan(True, True, True)),
     "smg": (SMGPlan(False, False, False, True, False), SMGPlan(True, True, True, True, False)),
 }
 """A critic-only and a full step of each agent."""

@@ -23,6 +23,7 @@ from kornia.augmentation import (
 from torch import Tensor
 
 from common.errors import UserError, did_you_mean
+from common.frames import apart, stacked
 
 ImageSource = Callable[[int], Tensor]  # n -> (n, 3, H, W), pixels in 0..255
 
@@ -74,9 +75,8 @@ def overlay(obs: Tensor, backdrops: Tensor, alpha: float = 0.5) -> Tensor:
         obs: (B, 3 * frames, H, W).
         backdrops: (B, 3, H, W).
     """
-    frames = rearrange(_floating(obs), "b (f c) h w -> b f c h w", c=3)
-    mixed = torch.lerp(frames, backdrops.to(frames.dtype)[:, None], alpha)
-    return rearrange(mixed, "b f c h w -> b (f c) h w")
+    frames = apart(_floating(obs))
+    return stacked(torch.lerp(frames, backdrops.to(frames.dtype)[:, None], alpha))
 
 
 def compose(obs: Tensor, mask: Tensor, backdrops: Tensor) -> Tensor:
@@ -87,10 +87,9 @@ def compose(obs: Tensor, mask: Tensor, backdrops: Tensor) -> Tensor:
         mask: (B, frames, H, W) in [0, 1], one per frame.
         backdrops: (B, 3, H, W), one for all frames of a sample.
     """
-    frames = rearrange(_floating(obs), "b (f c) h w -> b f c h w", c=3)
+    frames = apart(_floating(obs))
     behind = backdrops.to(frames.dtype)[:, None]
-    mixed = torch.lerp(behind, frames, mask.to(frames.dtype)[:, :, None])
-    return rearrange(mixed, "b f c h w -> b (f c) h w")
+    return stacked(torch.lerp(behind, frames, mask.to(frames.dtype)[:, :, None]))
 
 
 def random_convolution(obs: Tensor, weights: Tensor) -> Tensor:
@@ -271,6 +270,7 @@ def _transform(transform: AugmentationBase2D, stack: Tensor, params: dict[str, T
 OWN: dict[str, type[AugmentationBase2D]] = {
     "overlay": RandomOverlay,
     "random_convolution": RandomConvolution,
+    "random_shift": RandomShift,
 }
 _BASES = (
     AugmentationBase2D,
@@ -281,13 +281,13 @@ _BASES = (
 
 
 def build_augmentation(
-    spec: str | Mapping[str, Any] | Sequence[Any] | None, images: ImageSource | None, size: int = 84
+    spec: str | Mapping[str, Any] | Sequence[Any] | None, images: ImageSource | None, size: int
 ) -> Augmentation:
     """The augmentation that a YAML file names.
 
     Args:
         spec: a name, a mapping of `name` and the class's arguments, a list of these, applied in turn, or
-            nothing. A name is overlay, random_convolution or one of Kornia's two-dimensional classes.
+            nothing. A name is one of `OWN` or of Kornia's two-dimensional classes.
         images: source of backdrops, (n, 3, size, size) with pixels in 0..255; only overlay needs it.
         size: side of the observations in pixels.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from common.config import Config
 from common.envs.processes import TrainingEnv
@@ -13,6 +14,7 @@ from common.evaluate import Evaluator
 from common.images import OverlayBank
 from common.registry import agent_class
 from common.replay import Replay, check_memory, choose_device, replay_bytes
+from common.sac import SAC, learns, parameters_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,28 @@ def build_agent(config: Config, action_size: int, images: OverlayBank) -> Any:
         raise UserError(
             f"agent {config.agent} computes {', '.join(agent.LOSSES)}; losses: must weigh exactly these"
         )
+    check_networks(agent)
     return agent
+
+
+def check_networks(agent: SAC) -> None:
+    """Make sure that an agent's networks are all saved, and learn but for targets and frozen weights.
+
+    Raises:
+        UserError: one is not registered, or no optimiser moves it.
+    """
+    registered = {part for network in agent.networks.values() for part in network.modules()}
+    for name, value in vars(agent).items():
+        if isinstance(value, nn.Module) and value not in registered:
+            raise UserError(f"checkpoints would lack the network '{name}': put it into self.networks")
+    moved = {id(weight) for optimizer in agent.optimizers.values() for weight in parameters_of(optimizer)}
+    for name, network in agent.networks.items():
+        learning = (weight for weight in network.parameters() if weight.requires_grad)
+        if learns(name) and any(id(weight) not in moved for weight in learning):
+            raise UserError(
+                f"no optimiser moves the network '{name}': give one its parameters with add_param_group, "
+                "or freeze it with requires_grad_(False)"
+            )
 
 
 def build_images(config: Config) -> OverlayBank:

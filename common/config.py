@@ -26,7 +26,6 @@ from pydantic import (
 )
 
 from common import yaml_files
-from common.envs.backgrounds import data_root
 from common.envs.shifts import expand, shifts_of
 from common.errors import UserError, did_you_mean
 from common.networks import trunk_resolution
@@ -142,14 +141,6 @@ class Data(Section):
     root: Folder | None
     overlay: Folder | None
     overlay_bank: Positive
-
-    def root_folder(self) -> Path | None:
-        """The folder of clips and presets: `data.root`, else $SMG_DATA, else None (procedural ones).
-
-        Raises:
-            UserError: it does not exist.
-        """
-        return data_root(self.root)
 
     def overlay_folder(self) -> Path | None:
         """The folder of overlay images: `data.overlay`, else $SMG_OVERLAY, else None (procedural ones)."""
@@ -532,6 +523,10 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         yield ("env", "render_size"), f"agent {config.agent} does not crop what is rendered; set it to null"
     if env.action_repeat > env.episode_steps:
         yield ("env", "action_repeat"), f"longer than an episode of {env.episode_steps} simulator steps"
+    for key, period in _periods(config).items():
+        if config.train.burst_updates > 1 and config.train.random_steps % period:
+            problem = f"should be a multiple of {key}={period}, or the burst, of that step, lacks its part"
+            yield ("train", "random_steps"), problem
     batch, capacity = config.train.batch, config.replay.capacity
     if batch > capacity:
         yield ("train", "batch"), f"{batch} is larger than the replay ({capacity}); lower it"
@@ -546,6 +541,14 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     for name, folder in (("root", config.data.root), ("overlay", config.data.overlay)):
         if folder is not None and not Path(folder).is_dir():
             yield ("data", name), f"the folder {folder} does not exist"
+
+
+def _periods(config: Config) -> dict[str, int]:
+    """Every how many agent steps a part of the update runs, by key."""
+    periods = {f"sac.{name}": getattr(config.sac, name) for name in ("actor_every", "target_every")}
+    if hasattr(config.settings, "auxiliary_every"):
+        periods["auxiliary_every"] = config.settings.auxiliary_every
+    return periods
 
 
 def _valid_keys(agent_type: type[Any]) -> list[str]:

@@ -45,7 +45,7 @@ class Diagnosis:
         """Metrics that were warned of; a checkpoint holds them."""
 
     def due(self, step: int) -> bool:
-        """Whether `step` is the last before a line is written at which every part of an update runs."""
+        """Whether `step` is the last before a line is written whose update has all the encoder's losses."""
         period = self.agent.auxiliary_period()
         next_line = (step // self.log_every + 1) * self.log_every
         return step % period == 0 and step + period >= next_line

@@ -70,4 +70,14 @@ def _import(path: str) -> type[Any]:
         raise UserError(f"agent '{path}': no class '{class_name}'; {did_you_mean(class_name, classes)}")
     if not hasattr(found, "LOSSES"):
         raise UserError(f"agent '{path}' is not an agent: it declares no LOSSES")
+    for ancestor in found.__mro__:
+        own = vars(ancestor)
+        if not own.get("SECTION"):
+            continue
+        section, settings = own["SECTION"], own["Settings"]
+        if section != found.SECTION or not issubclass(found.Settings, settings):
+            raise UserError(
+                f"agent '{path}' extends {ancestor.__name__}, which reads its section '{section}:'; keep "
+                f"that SECTION and let Settings extend {settings.__module__}.{settings.__qualname__}"
+            )
     return found

@@ -164,6 +164,12 @@ class Replay:
         self._episode.clear()
         self._write_frame(frame)
 
+    def enter_episode(self, obs: np.ndarray) -> None:
+        """Begin in the midst of an episode, with its newest observation, uint8 (3 · frames, H, W)."""
+        self._episode.clear()
+        for frame in np.split(obs, self.frames):
+            self._write_frame(frame)
+
     def add(self, action: np.ndarray, reward: float, frame: np.ndarray, terminated: bool) -> None:
         """Add the step that took `action` (A,), earned `reward` and showed `frame`, uint8 (3, H, W).
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from common import losses
 from common.attribution import guided_gradient
-from common.augment import ImageSource, build_augmentation, shift
+from common.augment import Augmentation, ImageSource, build_augmentation, random_offsets, shift
 from common.config import Config
 from common.networks import MLP, Activation, ModuleT, Projection, Trunk, initialise, place
 from common.programs import Inputs, Metrics, Programs
@@ -43,7 +43,7 @@ class Critic(nn.Module):
         self.q2 = MLP(latent + action_size, hidden, 1)
 
     def encoder(self) -> nn.ModuleList:
-        """What the critic's losses and every auxiliary one move together: trunk and projection."""
+        """What the critic's losses and, in SMG and SGQN, the auxiliary ones move: trunk and projection."""
         return nn.ModuleList([self.trunk, self.projection])
 
     def encode(self, *views: Tensor) -> Tensor:
@@ -97,6 +97,13 @@ class Plan:
     targets: bool
 
 
+@dataclass(frozen=True)
+class AuxiliaryPlan(Plan):
+    """SAC's plan and whether an auxiliary update follows."""
+
+    auxiliary: bool
+
+
 Examination = Callable[[Inputs, Any], Metrics]
 """Looks at an update's prepared inputs and its plan, before the update."""
 
@@ -136,6 +143,7 @@ class SAC:
         device: str | torch.device = "cpu",
     ) -> None:
         self.config = config
+        self.settings = config.settings
         self.weights = config.losses
         self.images = images
         self.device = torch.device(device)
@@ -314,8 +322,8 @@ class SAC:
         return {}
 
     def auxiliary_period(self) -> int:
-        """Agent steps from one update in which every part runs to the next; at 0 all do."""
-        return getattr(self.config.settings, "auxiliary_every", 1)
+        """Agent steps from one update with all losses that move the encoder to the next; 0 has one."""
+        return getattr(self.settings, "auxiliary_every", 1)
 
     def uncompiled(self) -> Self:
         """This agent, sharing all it has, without compiled methods: a compiled loss allows one backward."""
@@ -343,7 +351,10 @@ class SAC:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a `state_dict`; a missing or surplus network is an error."""
+        """Take up a `state_dict`; a missing or surplus network or optimiser is a KeyError."""
+        for own, given in ((self.networks, state["networks"]), (self.optimizers, state["optimizers"])):
+            if own.keys() != given.keys():
+                raise KeyError(f"it holds {', '.join(given)}, the agent {', '.join(own)}")
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
         for name, optimizer in self.optimizers.items():
@@ -385,16 +396,14 @@ class SAC:
             capturable=self.config.compile == "graphs",
         )
 
-    def build_augmentation(self):
-        """τ from the configuration, or None."""
-        return build_augmentation(self.config.augmentation, self.images)
+    def build_augmentation(self) -> Augmentation:
+        """τ from the configuration; without one, no change."""
+        return build_augmentation(self.config.augmentation, self.images, self.config.env.image_size)
 
     def shift(self, obs: Tensor) -> Tensor:
         """Random shift of each sample by up to ±`shift` pixels; one draw for a sample's stacked frames."""
         pad = self.config.shift
-        if pad == 0:
-            return obs
-        return shift(obs, torch.randint(-pad, pad + 1, (len(obs), 2), device=obs.device))
+        return obs if pad == 0 else shift(obs, random_offsets(len(obs), pad, obs.device))
 
     def augment(self, obs: Tensor) -> Tensor:
         """τ(obs): (B, C, H, W) → float, 0–255."""
@@ -415,7 +424,7 @@ class SAC:
         Returns the gradient norm before clipping when `clip` is given.
         """
         optimizers = [self.optimizers[name] for name in names]
-        parameters = [parameter for each in optimizers for parameter in each.param_groups[0]["params"]]
+        parameters = [parameter for each in optimizers for parameter in parameters_of(each)]
         # Unused: with a loss term off, the networks only it needs stay as they are.
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -425,6 +434,11 @@ class SAC:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return norm
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What an optimiser moves."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def report(terms: dict[str, Tensor]) -> Metrics:

@@ -263,7 +263,7 @@ class Trainer:
         )
 
     def newest(self) -> dict[str, float]:
-        """The newest metrics as numbers: the one place that waits for the device."""
+        """The newest metrics as numbers, for which the device is waited for."""
         values = [value.float() for value in self.latest.values()]
         return dict(zip(self.latest, torch.stack(values).tolist() if values else [], strict=True))
 
@@ -300,7 +300,7 @@ class Trainer:
                 records = self.evaluator.run(
                     self.agent, self.evaluations, self.signals.check, self.console.evaluating, self.sheet
                 )
-        except UserError:
+        except (UserError, EnvironmentDied):
             # What evaluation lacks, such as a clip, can be brought: no step of training is lost for it.
             self.save()
             raise
@@ -378,7 +378,7 @@ class Trainer:
             "replay": self.replay.state_dict(),
             "env": self.env.state_dict(),
             "images": self.images.state_dict(),
-            "random": random_state(),
+            "random": random_state(self.agent.device),
         }
 
     def restore(self) -> None:
@@ -422,25 +422,25 @@ class Trainer:
         self.images.load_state_dict(state["images"])
         self.replay.load_state_dict(state["replay"])
         if not len(self.replay):  # it was not saved, or not asked for
-            self.replay.start_episode(self.obs[-3:])
-        load_random_state(state["random"])
+            self.replay.enter_episode(self.obs)
+        load_random_state(state["random"], self.agent.device)
         for log, offset in zip((self.metrics, self.evaluation_log), state["offsets"], strict=True):
             if log.offset < offset:
                 self.console.say(f"{log.path} lacks its last {offset - log.offset} bytes: lines are missing")
             log.cut(min(log.offset, offset))
 
 
-def random_state() -> dict[str, Any]:
+def random_state(device: torch.device) -> dict[str, Any]:
     """PyTorch's global generators, which action noise, policy noise, shifts and Kornia draw from."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-def load_random_state(state: dict[str, Any]) -> None:
-    """Take up a `random_state`."""
+def load_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Take up a `random_state`; a GPU's generator stays as it is after a run on a CPU."""
     torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and isinstance(state["cuda"], torch.Tensor):
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def train(config: Config, resume: Path | None = None) -> int:
@@ -453,9 +453,7 @@ def train(config: Config, resume: Path | None = None) -> int:
         print(f"{resume}: this run is finished; smg eval {resume} evaluates it further")
         return 0
     renderer = gl.select_backend()
-    config = concrete(config)
-    if resume is None:
-        config = measured(config)
+    config = measured(concrete(config))
     apply_switches(config)
     console = Console()
     data = data_summary(config.data.root)

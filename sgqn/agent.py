@@ -1,6 +1,5 @@
 """SGQN: saliency-guided Q-networks (Bertoin, Zouitine, Zouitine and Rachelson, NeurIPS 2022)."""
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -15,23 +14,16 @@ from common.frames import apart
 from common.networks import Decoder
 from common.programs import Inputs, Metrics
 from common.replay import Batch
-from common.sac import SAC, Plan, report, values
+from common.sac import SAC, AuxiliaryPlan, report, values
 from sgqn import losses
 
 
 class Settings(Section):
-    """The `sgqn:` section; configs/default.yaml documents its keys."""
+    """The `sgqn:` section; configs/agents/sgqn.yaml documents its keys."""
 
     quantile: Share
     fill: Annotated[float, Field(ge=0, le=255)] | Literal["random"]
     auxiliary_every: Positive
-
-
-@dataclass(frozen=True)
-class SGQNPlan(Plan):
-    """SAC's plan and whether the self-supervised update runs."""
-
-    auxiliary: bool
 
 
 class SGQN(SAC):
@@ -50,7 +42,6 @@ class SGQN(SAC):
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(config, action_size, images, device)
-        self.settings = config.settings
         env, network = config.env, config.network
         self.predictor = self.add(
             Decoder(network.latent + action_size, network.decoder_filters, 3 * env.frames, env.image_size),
@@ -60,12 +51,12 @@ class SGQN(SAC):
         encoder = self.critic.encoder().parameters()
         self.optimizers["auxiliary"] = self.adam("auxiliary", [*encoder, *self.predictor.parameters()])
 
-    def plan(self, step: int) -> SGQNPlan:
+    def plan(self, step: int) -> AuxiliaryPlan:
         base = super().plan(step)
         auxiliary = self.active("self_supervised") and step % self.settings.auxiliary_every == 0
-        return SGQNPlan(base.actor, base.targets, auxiliary)
+        return AuxiliaryPlan(base.actor, base.targets, auxiliary)
 
-    def prepare(self, batch: Batch, plan: SGQNPlan) -> Inputs:
+    def prepare(self, batch: Batch, plan: AuxiliaryPlan) -> Inputs:
         inputs = super().prepare(batch, plan)
         if self.active("consistency"):
             inputs["fill"] = self.fill(inputs["obs"])
@@ -80,7 +71,7 @@ class SGQN(SAC):
         low, high = (bound.float() for bound in obs.aminmax())
         return low + torch.rand((), device=obs.device) * (high - low)
 
-    def step(self, inputs: Inputs, plan: SGQNPlan) -> Metrics:
+    def step(self, inputs: Inputs, plan: AuxiliaryPlan) -> Metrics:
         """Critic with consistency, actor, targets, then self-supervised saliency (algorithm 1)."""
         metrics = super().step(inputs, plan)
         if plan.auxiliary:
@@ -123,7 +114,7 @@ class SGQN(SAC):
         """M_θ(f(s), a): the predicted mask's logits (B, 3F, H, W)."""
         return self.predictor(torch.cat([self.critic.encode(obs), action], 1))
 
-    def encoder_losses(self, inputs: Inputs, plan: SGQNPlan) -> dict[str, Tensor]:
+    def encoder_losses(self, inputs: Inputs, plan: AuxiliaryPlan) -> dict[str, Tensor]:
         terms = super().encoder_losses(inputs, plan)
         return terms | (self.saliency_losses(inputs)[0] if plan.auxiliary else {})
 
@@ -140,7 +131,7 @@ class SGQN(SAC):
         explanation = super().explain(obs, action)
         mask = saliency_mask(frame_attribution(explanation["attribution"]), self.settings.quantile)
         with torch.no_grad():
-            predicted = apart(self.predict_saliency(obs, action).sigmoid()).mean(2)
+            predicted = apart(self.uncompiled().predict_saliency(obs, action).sigmoid()).mean(2)
         black = torch.zeros((), device=obs.device)
         salient = losses.masked(obs.float(), mask, black)
         return explanation | {"saliency": mask, "salient": salient, "predicted": predicted}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common import losses as sac_losses
-from common.augment import ImageSource, build_augmentation, compose
+from common.augment import Augmentation, ImageSource, build_augmentation, compose
 from common.config import Config, Count, Positive, Probability, Section, Share
 from common.frames import apart, stacked
 from common.networks import MLP
@@ -22,7 +22,7 @@ from smg.networks import BackgroundDecoder, BackgroundEncoder, Foreground, Foreg
 
 
 class Settings(Section):
-    """The `smg:` section; configs/default.yaml documents its keys."""
+    """The `smg:` section; configs/agents/smg.yaml documents its keys."""
 
     rho: Share
     attribution_probability: Probability
@@ -74,7 +74,6 @@ class SMG(SAC):
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(config, action_size, images, device)
-        self.settings = config.settings
         env, network = config.env, config.network
         shape = (network.latent, env.frames, network.decoder_filters)
         self.foreground = self.add(ForegroundDecoder(*shape, 4, env.image_size), initialise_weights=False)
@@ -108,10 +107,16 @@ class SMG(SAC):
             attribution=self.mixture and self.coin.random() < self.settings.attribution_probability,
         )
 
-    def build_augmentation(self):
+    @property
+    def mixture(self) -> bool:
+        """Whether τ is overlay or attribution augmentation by chance, a draw per batch."""
+        return self.config.augmentation == "mixture"
+
+    def build_augmentation(self) -> Augmentation:
         """τ's overlay half for `mixture`; any other augmentation is τ as it stands."""
-        self.mixture = self.config.augmentation == "mixture"
-        return build_augmentation("overlay" if self.mixture else self.config.augmentation, self.images)
+        if self.mixture:
+            return build_augmentation("overlay", self.images, self.config.env.image_size)
+        return super().build_augmentation()
 
     def prepare(self, batch: Batch, plan: SMGPlan) -> Inputs:
         inputs = super().prepare(batch, plan)
@@ -172,7 +177,7 @@ class SMG(SAC):
         return metrics
 
     def see(self, inputs: Inputs) -> Views:
-        """Everything that the active terms read, each network run once on all views it is asked for."""
+        """z⁺ of o and all else that the active terms read, each network run once on all its views."""
         reconstruction, background = self.active("reconstruction"), self.active("background")
         consistency = self.active("foreground_consistency")
 

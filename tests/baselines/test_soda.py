@@ -3,9 +3,10 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.soda import NormalisedMLP, SODAPlan, latent_consistency
+from baselines.soda import NormalisedMLP, latent_consistency
 from common.augment import crop, overlay
 from common.config import load
+from common.sac import AuxiliaryPlan
 from tests import released
 from tests.baselines.batches import places, random_batch
 
@@ -16,7 +17,7 @@ WITHOUT_GRADIENT = (
     *("trunk.conv9.bias", "trunk.conv10.bias", "soda.predictor.linear0.bias"),
     *(f"{copy}.{name}" for copy in ("soda", "soda_target") for name in ADDED),
 )
-AUXILIARY = SODAPlan(actor=False, targets=False, auxiliary=True)
+AUXILIARY = AuxiliaryPlan(actor=False, targets=False, auxiliary=True)
 
 
 @pytest.fixture(scope="module")

@@ -325,7 +325,7 @@ KORNIA = sorted(
 def test_kornia_class_treats_the_frames_of_a_sample_alike(name: str):
     if name == "RandomDissolving":  # needs a diffusion model from the network
         with pytest.raises(UserError, match="diffusers"):
-            build_augmentation(name, None)
+            build_augmentation(name, None, 12)
         return
     arguments = ARGUMENTS.get(name, {})
     if "p" in inspect.signature(getattr(kornia.augmentation, name).__init__).parameters:
@@ -411,6 +411,6 @@ def test_bad_settings_are_named(spec, message: str):
 
 
 def test_every_named_class_stands_on_kornias_bases():
-    assert set(augment.OWN) == {"overlay", "random_convolution"}
+    assert set(augment.OWN) == {"overlay", "random_convolution", "random_shift"}
     for transform_class in (RandomShift, RandomOverlay, RandomConvolution, AttributionOverlay):
         assert issubclass(transform_class, AugmentationBase2D)

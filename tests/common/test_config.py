@@ -314,6 +314,13 @@ class Wide:
 class Variant(SMG):
     LOSSES = (*(term for term in SMG.LOSSES if term != "background"), "new_term")
 
+class Apart(SMG):
+    SECTION = "wide"
+    Settings = Settings
+
+class Without(SMG):
+    Settings = Settings
+
 class NotAnAgent:
     pass
 """
@@ -353,6 +360,9 @@ def test_import_paths_that_lead_nowhere(module: str) -> None:
     assert "no module named 'home_maid'" in refusal(agent="home_maid:Wide")
     assert "did you mean 'Wide'?" in refusal(agent=f"{module}:Wild")
     assert "declares no LOSSES" in refusal(agent=f"{module}:NotAnAgent")
+    for name in ("Apart", "Without"):
+        problem = refusal(agent=f"{module}:{name}")
+        assert "extends SMG" in problem and "let Settings extend smg.agent.Settings" in problem
     assert "package.module:Class" in refusal(agent="../evil:Wide")
 
 
@@ -388,6 +398,8 @@ def test_a_run_folder_imports_no_code_unasked(module: str, tmp_path: Path) -> No
         ("train.steps=many", "train.steps: should be an integer, got 'many'"),
         ("train.steps=1.5", "train.steps: should be an integer, got 1.5"),
         ("train.steps=0", "train.steps: should be at least 1, got 0"),
+        ("train.random_steps=21", "train.random_steps: should be a multiple of sac.actor_every=2"),
+        ("smg.auxiliary_every=3", "train.random_steps: should be a multiple of auxiliary_every=3"),
         ("train.steps=", "train.steps: should be an integer, got None"),
         ("seed=true", "seed: should be an integer, got True"),
         ("seed={x: 1}", "seed: should be an integer, got {'x': 1}"),

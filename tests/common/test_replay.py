@@ -112,6 +112,16 @@ def test_episodes_shorter_than_foreseen_drop_the_oldest_transitions_never_mix_fr
     assert seen == set(range(28, 40))
 
 
+def test_an_episode_entered_in_its_midst_shows_the_frames_before():
+    memory = make_replay()
+    *before, now = frames = np.random.default_rng(3).integers(0, 256, (4, *SHAPE), dtype=np.uint8)
+    memory.enter_episode(np.concatenate(before))
+    memory.add(np.zeros(2), 0.0, now, False)
+    batch = memory.newest(1)
+    assert np.array_equal(batch.obs[0], np.concatenate(frames[:3]))
+    assert np.array_equal(batch.next_obs[0], np.concatenate(frames[1:]))
+
+
 def test_starting_an_episode_drops_what_its_frame_overwrites():
     memory, oracle = make_replay(capacity=4, episode_steps=4), Episodes()
     oracle.play(memory, [4], np.random.default_rng(4))  # 5 of the 9 slots

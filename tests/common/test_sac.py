@@ -71,6 +71,16 @@ def test_a_resumed_optimiser_has_the_configured_settings(stored):
     assert 0 < changed.abs() < 1e-4  # one step of the small rate
 
 
+@pytest.mark.parametrize("part", ["networks", "optimizers"])
+def test_a_state_with_more_or_less_than_the_agent_has_is_refused(stored, part):
+    agent = released.agent("sac", stored)
+    state = agent.state_dict()
+    for names in ([*state[part], "other"], list(state[part])[1:]):
+        changed = state | {part: {name: state[part].get(name, {}) for name in names}}
+        with pytest.raises(KeyError):
+            agent.load_state_dict(changed)
+
+
 def test_state_dict_continues_to_the_bit(stored):
     agent, other = released.agent("sac", stored), released.agent("sac", stored)
     agent.step(inputs(stored), CASES["full"])

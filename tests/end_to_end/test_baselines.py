@@ -8,7 +8,7 @@ from tests import runs
 BASELINES = [name for name, path in AGENTS.items() if path.startswith("baselines.")]
 SHORT = (
     "train.steps=11",
-    "train.random_steps=9",
+    "train.random_steps=10",
     "train.burst_updates=2",
     "train.log_every=11",
     "eval.every=11",

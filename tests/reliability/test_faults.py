@@ -188,6 +188,10 @@ def test_a_killed_evaluation_worker_costs_a_repetition(
     else:
         assert status == 2
         assert "was killed by signal 9" in capsys.readouterr().err.splitlines()[-1]
+        state, _ = checkpoint.load(folder / "checkpoint", None)
+        assert state["step"] == 12  # nothing was lost, though a checkpoint was due only at 10
+        assert tiny.resume(folder) == 0
+        tiny.assert_equal(folder, unbroken)
 
 
 # Data

@@ -14,6 +14,7 @@ import pytest
 import common.train
 from common import checkpoint, run_folder
 from common.config import load_run_config
+from common.foreground import foreground_share
 from common.registry import AGENTS
 from common.replay import Replay
 from common.run_folder import RunFolder
@@ -188,6 +189,14 @@ def test_saving_the_replay_may_begin_or_end_with_a_resume(
     assert tiny.start(folder, f"checkpoint.replay={saved}") == 75
     assert tiny.resume(folder, f"checkpoint.replay={wanted}") == 0
     assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(9, 25))
+
+
+def test_a_share_may_be_measured_at_a_resume(folder: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(foreground_share, "__defaults__", (5,))
+    moments.at("step", 17, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert tiny.start(folder, agent="sgqn") == 75
+    assert tiny.resume(folder, "sgqn.quantile=auto") == 0
+    assert 0.8 < load_run_config(folder).settings.quantile < 1
 
 
 def test_two_processes_on_one_folder(stopped: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]):

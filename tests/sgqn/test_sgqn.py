@@ -4,13 +4,13 @@ import torch
 
 from common import losses as sac_losses
 from common.attribution import frame_attribution, guided_gradient, saliency_mask
+from common.sac import AuxiliaryPlan
 from sgqn import losses
-from sgqn.agent import SGQNPlan
 from tests import released
 
 CASES = {
-    "critic_only": SGQNPlan(actor=False, targets=False, auxiliary=False),
-    "full": SGQNPlan(actor=True, targets=True, auxiliary=True),
+    "critic_only": AuxiliaryPlan(actor=False, targets=False, auxiliary=False),
+    "full": AuxiliaryPlan(actor=True, targets=True, auxiliary=True),
 }
 
 

@@ -1,4 +1,4 @@
-"""SMG's losses (Zhang, Jiang, Xu, Liu, Xie and Zhao, NeurIPS 2024), pure functions of tensors.
+"""SMG's losses (Zhang et al., NeurIPS 2024), pure functions of tensors.
 
 Frames are kept apart, images (B, F, 3, H, W) and masks (B, F, 1, H, W), so that a mask covers a frame's
 colours. Images hold 0–255: the weights between the image losses and the others belong to that scale.

@@ -71,6 +71,8 @@ def _run(
         else:
             worker = LocalEngine()
         try:
+            readings = [read(run) for run in runs]
+            progress.say(f"{summary(readings)}; {_costs(estimates(readings))[-1]}")
             # After Ray, which handles SIGTERM in its own way.
             with Signals() as signals:
                 return run_all(runs, worker, progress, retries, signals), None

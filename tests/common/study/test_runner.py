@@ -80,6 +80,7 @@ def test_two_shards_killed_and_stopped_half_way_do_every_run_once(
 
     assert cli.main(["study", "run", str(file), folder]) == 0
     printed = capfd.readouterr()
+    assert "2 runs: 2 done; estimate: 0.0 hours" in printed.err
     assert "2 of 2 runs are done" in printed.err
     assert [attempts(run) for run in planned.runs] == [[75, 0], [75, 0]]
     cells = {

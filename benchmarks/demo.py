@@ -1,10 +1,10 @@
 """The papers' claim at a laptop's size: DrQ, SGQN and SMG with the same budget, a random policy beside them.
 
-    python -m benchmarks.demo [folder=results/laptop] [key=value]…
+    python -m benchmarks.demo [folder=results/laptop] [tasks=[cartpole_swingup]] [key=value]…
 
 Reads the finished runs of the study `laptop` (`bash scripts/demo.sh` makes them first), prints one table and
-writes one picture beside them: learning curves, and frames of video_hard with SMG's mask and foreground and
-SGQN's attribution.
+writes one picture, TASK.png beside them: learning curves, and frames of video_hard with SMG's mask and
+foreground and SGQN's attribution.
 """
 
 import statistics
@@ -56,7 +56,7 @@ def main() -> None:
     if not results.done:
         raise UserError(f"no finished runs in {results.study.folder}: bash scripts/demo.sh makes them")
     print(table(results))
-    print(draw(results, Path(results.study.folder) / "demo.png"))
+    print(draw(results, Path(results.study.folder) / f"{results.study.tasks[0]}.png"))
 
 
 def table(results: Results) -> str:

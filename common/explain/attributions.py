@@ -3,6 +3,7 @@
 Each takes a critic, observations (N, 3F, H, W) in 0–255 and actions (N, A), and returns (N, 3F, H, W) without
 gradient. Captum's guided methods hook into ReLU modules, which these networks do not have: guided
 backpropagation is `common.attribution`'s, and the tests hold it and what is built on it against Captum's.
+Captum is imported where it is used: that takes more than a second, which training need not wait.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,6 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerGradCam, Occlusion, Saliency
 from einops import reduce
 from torch import Tensor
 
@@ -31,6 +31,8 @@ class ConvolutionalCritic(ExplainableCritic, Protocol):
 
 def vanilla_gradient(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:
     """|∂Q₁/∂o| (Simonyan et al., 2014)."""
+    from captum.attr import Saliency
+
     pixels = obs.detach().float().requires_grad_()
     return Saliency(first_q(critic)).attribute(pixels, additional_forward_args=action).detach()
 
@@ -42,6 +44,8 @@ def guided_gradcam(critic: ConvolutionalCritic, obs: Tensor, action: Tensor) -> 
     Each pixel takes the value of the cell to the middle of whose receptive field it is nearest. Captum would
     stretch the map over the whole picture, but without padding no cell has its middle near the border.
     """
+    from captum.attr import LayerGradCam
+
     pixels = obs.detach().float().requires_grad_()
     maps = LayerGradCam(first_q(critic), critic.trunk.convolutions[-1]).attribute(
         pixels, additional_forward_args=action, relu_attributions=True
@@ -65,6 +69,8 @@ def enlarged(maps: Tensor, convolutions: Iterable[Any], size: int) -> Tensor:
 def occlusion(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:
     """Q₁(o) less Q₁ with a square of all stacked frames in their mean colour, mean over the squares that
     cover a pixel (Zeiler and Fergus, 2014)."""
+    from captum.attr import Occlusion
+
     pixels = obs.detach().float()
     mean_colour = reduce(pixels, "n c h w -> n c 1 1", "mean").expand_as(pixels)
     channels, side = pixels.shape[1], min(WINDOW, *pixels.shape[2:])

@@ -22,15 +22,17 @@ def smg(*arguments, **options):
     )
 
 
-@pytest.mark.parametrize("agent", ["sac", "sgqn", "smg"])
-def test_train_and_evaluate_under_five_shifts(agent, tmp_path):
+@pytest.mark.parametrize(
+    ("agent", "task"), [("sac", "cartpole_swingup"), ("sgqn", "ball_in_cup_catch"), ("smg", "walker_walk")]
+)
+def test_train_and_evaluate_under_five_shifts(agent, task, tmp_path):
     folder = tmp_path / "a run"
     trained = smg(
         "train",
         "--agent",
         agent,
         "--task",
-        "walker_walk",
+        task,
         "--preset",
         "smoke",
         f"run.dir={json.dumps(str(folder))}",

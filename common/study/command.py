@@ -72,7 +72,7 @@ def _run(
             worker = LocalEngine()
         try:
             readings = [read(run) for run in runs]
-            progress.say(f"{summary(readings)}; {_costs(estimates(readings))[-1]}")
+            progress.say(f"{summary(readings)}; {_total(estimates(readings))}")
             # After Ray, which handles SIGTERM in its own way.
             with Signals() as signals:
                 return run_all(runs, worker, progress, retries, signals), None
@@ -162,14 +162,17 @@ def _costs(costs: list[Estimate]) -> list[str]:
             source = cost.speed.source
         line = f"{cost.column:<{width}} {cost.runs:>5} {cost.steps:>13,} {speed:>8} {hours:>8}  {source}"
         lines.append(line.rstrip())
+    return [*lines, _total(costs)]
+
+
+def _total(costs: list[Estimate]) -> str:
+    """The estimate's sum, in a line."""
     known = sum(cost.hours for cost in costs if cost.hours is not None)
     unknown = [cost.column for cost in costs if cost.runs and cost.hours is None]
     if unknown:
         rest = f"{known:.1f} hours for the others; " if len(unknown) < len(costs) else ""
-        lines.append(
+        return (
             f"estimate: {rest}unknown for {', '.join(unknown)}, whose speed was not measured "
             "(python -m benchmarks.loop does, or a first run of each)"
         )
-    else:
-        lines.append(f"estimate: {known:.1f} hours of that device, one run at a time")
-    return lines
+    return f"estimate: {known:.1f} hours of that device, one run at a time"

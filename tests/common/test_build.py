@@ -6,9 +6,9 @@ import torch
 from common.build import build_agent, build_images
 from common.errors import UserError
 from common.networks import MLP
-from common.replay import Batch
 from common.sac import SAC
 from tests import runs
+from tests.baselines.batches import random_batch
 
 SMALL = ("env.image_size=24", "network.strides=[2]")
 
@@ -43,24 +43,13 @@ class Motionless(WithHead):
 def build(kind: type[SAC], tmp_path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> SAC:
     monkeypatch.setattr("common.build.agent_class", lambda _: kind)
     config = runs.smoke(tmp_path, "sac", *SMALL, *overrides)
-    return build_agent(config, 2, build_images(config))
-
-
-def random_batch(size: int) -> Batch:
-    frames = torch.randint(0, 256, (2, size, 9, 24, 24), dtype=torch.uint8)
-    return Batch(
-        obs=frames[0],
-        action=torch.rand(size, 2) * 2 - 1,
-        reward=torch.rand(size, 1),
-        next_obs=frames[1],
-        not_done=torch.ones(size, 1),
-    )
+    return build_agent(config, 3, build_images(config))
 
 
 def test_a_network_added_to_an_optimiser_learns(tmp_path, monkeypatch):
     agent = build(WithHead, tmp_path, monkeypatch)
     before = [weight.clone() for weight in agent.networks["head"].parameters()]
-    agent.update(random_batch(4), step=1)
+    agent.update(random_batch(4, 24), step=1)
     after = list(agent.networks["head"].parameters())
     assert all(not torch.equal(*pair) for pair in zip(before, after, strict=True))
     assert all(weight.grad is None for weight in after)

@@ -32,7 +32,7 @@ def test_a_run_of_1300_steps_makes_the_updates_that_the_schedule_implies(tmp_pat
     schedule = ["train.steps=1300", "train.random_steps=1000", "train.burst_updates=1000"]
     schedule += ["smg.mask_ratio_from_step=1001", "eval.every=1300", "checkpoint.every=1h"]
     small = ["env.image_size=24", "network.strides=[2]", "eval.shifts=[train]"]
-    runs.run(tmp_path / "run", "smg", *schedule, *small, task="finger_spin")  # which renders fast
+    runs.run(tmp_path / "run", "smg", *schedule, *small, task="finger_spin")  # renders faster than walker
     # Steps 0–999: none. Step 1,000: 1,000 updates of every kind. Steps 1,001–1,299: 299, of which the
     # 149 at even steps run everything, and only they see mask_ratio.
     assert CountingSMG.counts == {

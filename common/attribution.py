@@ -23,17 +23,17 @@ def guided_gradient(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> T
 
     Args:
         obs: (B, C, H, W), 0–255. Samples do not influence each other.
-        action: (B, A).
+        action: (B, A), in the precision of the critic's weights.
 
     Returns:
-        (B, C, H, W), without gradient. No parameter receives a gradient.
+        (B, C, H, W), in the action's precision, without gradient. No parameter receives a gradient.
     """
     return _backpropagate(critic, obs, action)  # pyright: ignore[reportCallIssue]
 
 
 @torch.compiler.disable  # a backward pass inside a compiled forward one is more than every PyTorch can trace
 def _backpropagate(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:
-    pixels = obs.detach().float().requires_grad_()
+    pixels = obs.detach().to(action.dtype).requires_grad_()
     with torch.enable_grad():
         # As a view: PyTorch's FLOP counter cannot follow autograd.grad to a leaf that enters a module.
         q = critic.first_q(pixels.view_as(pixels), action.detach(), guided_relu)

@@ -87,9 +87,9 @@ def compose(obs: Tensor, mask: Tensor, backdrops: Tensor) -> Tensor:
         mask: (B, frames, H, W) in [0, 1], one per frame.
         backdrops: (B, 3, H, W), one for all frames of a sample.
     """
-    frames = apart(_floating(obs))
-    behind = backdrops.to(frames.dtype)[:, None]
-    return stacked(torch.lerp(behind, frames, mask.to(frames.dtype)[:, :, None]))
+    dtype = torch.promote_types(_floating(obs).dtype, mask.dtype)
+    frames, behind = apart(obs.to(dtype)), backdrops.to(dtype)[:, None]
+    return stacked(torch.lerp(behind, frames, mask.to(dtype)[:, :, None]))
 
 
 def random_convolution(obs: Tensor, weights: Tensor) -> Tensor:

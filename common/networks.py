@@ -62,7 +62,7 @@ class Trunk(nn.Module):
             features = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
             for index, convolution in enumerate(self.convolutions):
                 features = convolution(relu(features) if index > 0 else features)
-        return features.flatten(1).float()
+        return features.flatten(1).to(weight.dtype)
 
 
 def trunk_resolution(image_size: int, strides: Sequence[int]) -> int:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from common import losses
 from common.attribution import guided_gradient
@@ -338,7 +339,7 @@ class SAC:
         Returns:
             attribution: guided backpropagation of Q₁ to the pixels, (N, C, H, W).
         """
-        return {"attribution": guided_gradient(self.critic, self.view(obs).float(), action)}
+        return {"attribution": guided_gradient(self.critic, self.view(obs), action)}
 
     # State
 
@@ -469,6 +470,35 @@ def take_up(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
     state["param_groups"] = [own | {"params": saved["params"]} for own, saved in groups]
     optimizer.load_state_dict(state)
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                moments[name] = laid_out_as(parameter, moment)
+
+
+def laid_out_as(weight: Tensor, values: Tensor) -> Tensor:
+    """The values in the weight's memory layout: themselves if they have it, else a copy."""
+    if values.stride() == weight.stride() or values.layout != weight.layout:
+        return values
+    return torch.empty_like(weight, dtype=values.dtype, requires_grad=False).copy_(values)
+
+
+def _match_layouts(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Before any optimiser's step: each gradient takes its weight's memory layout.
+
+    Fused and foreach kernels walk raw memory. A gradient whose strides differ from its weight's, which
+    `autograd.grad` and compiled backward passes may return, would move the wrong entries, on a CPU without
+    a sign.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is not None and gradient.stride() != parameter.stride():
+                parameter.grad = laid_out_as(parameter, gradient)
+
+
+# For every optimiser of the process, so that no agent's own can be without it.
+register_optimizer_step_pre_hook(_match_layouts)
 
 
 def pad(rows: Tensor, count: int) -> Tensor:

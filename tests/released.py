@@ -65,6 +65,13 @@ def agent(name: str, stored: dict[str, np.ndarray], *overrides: str) -> Any:
     return built
 
 
+def in_precision(agent: Any, precision: torch.dtype) -> None:
+    """All that the agent learns in another precision, before its first update."""
+    for network in agent.networks.values():
+        network.to(precision)
+    agent.log_alpha.data = agent.log_alpha.data.to(precision)
+
+
 def parameters(agent: Any) -> Iterator[tuple[str, Tensor, Any]]:
     """(the fixture's name, the agent's parameter, the part of it that has this name)."""
     whole = (Ellipsis,)

@@ -137,6 +137,7 @@ def env_arguments(config: Config) -> dict[str, Any]:
         "action_axes": env.action_axes,
         "camera": env.camera,
         "view_strength": env.view_strength,
+        "shadow_size": env.shadow_size,
         "data_root": config.data.root,
     }
 

@@ -159,6 +159,7 @@ class Environment(Section):
     action_axes: Literal["xy", "xyz"] | None
     camera: Literal["third_person", "first_person"] | None
     view_strength: Weight
+    shadow_size: Positive | None = None  # runs recorded before this key existed have the models' own
 
     @property
     def frame_size(self) -> int:

@@ -44,6 +44,7 @@ class BenchmarkEnv(gymnasium.Env):
         action_axes: what an action moves in a robotic task, xy or xyz; None for the task's own.
         camera: third_person or first_person in a robotic task; None for the task's own.
         view_strength: multiplies the sizes of the view shifts; at least 0.
+        shadow_size: side of the shadow map [texels]; None for the model's own.
 
     Raises:
         UserError: unknown name, impossible number, missing data, or no way to render.
@@ -67,6 +68,7 @@ class BenchmarkEnv(gymnasium.Env):
         action_axes: str | None = None,
         camera: str | None = None,
         view_strength: float = 1.0,
+        shadow_size: int | None = None,
         render_mode: str | None = None,
     ) -> None:
         for name, value, least in (
@@ -76,8 +78,9 @@ class BenchmarkEnv(gymnasium.Env):
             ("env.image_size", image_size, 8),
             ("env.episode_steps", episode_steps, 1),
             ("env.view_strength", view_strength, 0),
+            ("env.shadow_size", shadow_size, 1),
         ):
-            if value < least:
+            if value is not None and value < least:
                 raise UserError(f"{name} is {value}; it must be at least {least}")
         gl.select_backend()
         # These import MuJoCo, which reads MUJOCO_GL at import.
@@ -96,7 +99,9 @@ class BenchmarkEnv(gymnasium.Env):
         known = self._simulator.appearance.shifts
         if shift not in known:
             raise UserError(f"unknown shift '{shift}' for {task}: {did_you_mean(shift, known)}")
-        self._camera = Camera(self._simulator.physics, self._simulator.camera, size=image_size)
+        self._camera = Camera(
+            self._simulator.physics, self._simulator.camera, image_size, shadow_size
+        )
         self._look_random = np.random.RandomState(seed)
         self._clips: list[Clip] = []
         self._presets: list[NamedPreset] = []

@@ -15,15 +15,23 @@ class Camera:
 
     dm_control's own `physics.render` gives the same pixels; this keeps the scene between frames and
     returns channels first.
+
+    Args:
+        physics: what is drawn. Its rendering context must not exist yet.
+        camera: number of a fixed camera of the model.
+        size: height and width of a frame [pixels].
+        shadow_size: side of the shadow map [texels]; None for the model's own.
     """
 
-    def __init__(self, physics: Physics, camera: int, size: int) -> None:
+    def __init__(self, physics: Physics, camera: int, size: int, shadow_size: int | None = None) -> None:
         self.physics = physics
         self.size = size
         # A framebuffer of the frame's size saves clearing and resolving 640x480 pixels per frame. It must be
         # set before the rendering context exists, which is made on first use.
         physics.model.vis.global_.offwidth = size
         physics.model.vis.global_.offheight = size
+        if shadow_size is not None:
+            physics.model.vis.quality.shadowsize = shadow_size
         self.camera = mujoco.MjvCamera()
         self.camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self.camera.fixedcamid = camera

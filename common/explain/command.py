@@ -225,7 +225,7 @@ def _stages(runs: Sequence[Run], shift: str) -> dict[str, Stage]:
 
 def _rendering(run: Run) -> str:
     env = run.config.env
-    return f"{env.frame_size} {env.frames} {env.camera}"
+    return f"{env.frame_size} {env.frames} {env.camera} {env.shadow_size}"
 
 
 def _arguments(config: Config, first: Config) -> Record:

@@ -64,6 +64,7 @@ def conditions(reading: Reading, shifts: Iterable[str]) -> dict[str, str]:
         "preset": config.preset,
         "episodes": f"{config.eval.episodes} per seed",
         "model variant": config.env.model,
+        "shadow map": f"of {config.env.shadow_size} texels" if config.env.shadow_size else "the model's own",
     }
     overlay = reading.provenance.get("overlay")
     if isinstance(overlay, dict) and config.augmentation not in (None, "random_convolution"):

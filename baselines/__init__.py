@@ -1,1 +1,1 @@
-"""The agents that the papers compare with, each on the soft actor-critic of `common.sac`."""
+"""The agents that the papers compare with, each on the soft actor-critic of `common.rl.sac`."""

@@ -1,6 +1,6 @@
 """DrQ: data-regularised Q (Kostrikov, Yarats and Fergus, ICLR 2021), with K = M = 1."""
 
-from common.sac import SAC
+from common.rl.sac import SAC
 
 
 class DrQ(SAC):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from common.augment import crop
-from common.programs import Inputs
-from common.replay import Batch
-from common.sac import SAC, Plan
+from common.rl.augment import crop
+from common.rl.batch import Batch
+from common.rl.cuda_graphs import Inputs
+from common.rl.sac import SAC, Plan
 
 
 class RAD(SAC):

@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from baselines.rad import RAD
-from common.augment import ImageSource
-from common.config import Config, Fraction, Positive, Section
-from common.programs import Inputs, Metrics
-from common.replay import Batch
-from common.sac import AuxiliaryPlan, follow, report
+from common.config.schema import Config, Fraction, Positive, Section
+from common.rl.augment import ImageSource
+from common.rl.batch import Batch
+from common.rl.cuda_graphs import Inputs, Metrics
+from common.rl.sac import AuxiliaryPlan, follow, report
 
 
 class Settings(Section):

@@ -7,11 +7,11 @@ from pydantic import Field
 from torch import Tensor
 
 from baselines.drq import DrQ
-from common.augment import spectrum_mask
-from common.config import Probability, Section
-from common.programs import Inputs
-from common.replay import Batch
-from common.sac import Plan
+from common.config.schema import Probability, Section
+from common.rl.augment import spectrum_mask
+from common.rl.batch import Batch
+from common.rl.cuda_graphs import Inputs
+from common.rl.sac import Plan
 
 # Of a band's lower limit and width, which the released code rounds.
 DECIMALS = 2

@@ -3,10 +3,10 @@
 from torch import Tensor
 
 from baselines.drq import DrQ
-from common import losses
-from common.programs import Inputs, Metrics
-from common.replay import Batch
-from common.sac import Plan, values
+from common.rl import losses
+from common.rl.batch import Batch
+from common.rl.cuda_graphs import Inputs, Metrics
+from common.rl.sac import Plan, values
 
 
 class SVEA(DrQ):

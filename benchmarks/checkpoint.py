@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from benchmarks.machine import command_line, machine, write_json
-from common import checkpoint
-from common.build import build_agent, build_images, episode_length
-from common.config import Config, load
-from common.hardware import concrete
-from common.replay import Replay
+from common.config.loading import load
+from common.config.schema import Config
+from common.data.replay import Replay
+from common.run import checkpoint
+from common.run.build import build_agent, build_images, episode_length
+from common.run.device import concrete
 
 NEW_TRANSITIONS = 12_000
 ACTION_SIZE = 6

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from common import gl
-from common.config import packaged_names
+from common.config.loading import packaged_names
+from common.config.shifts import ROBOT_SHIFTS, ROBOT_TASKS, VIEW_SHIFTS
 from common.envs.benchmark import BenchmarkEnv
-from common.envs.shifts import ROBOT_SHIFTS, ROBOT_TASKS, VIEW_SHIFTS
 
 SEED = 3
 LABEL_HEIGHT = 18

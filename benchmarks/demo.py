@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from common import gl
-from common.build import build_evaluator, episode_length, evaluation_arguments
-from common.config import Config
+from common.config.schema import Config
 from common.errors import UserError
 from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import QUANTILE, Explainer
 from common.explain.load import load_agent
 from common.explain.recording import Stage, by
-from common.hardware import for_trained
+from common.run.build import build_evaluator, episode_length, evaluation_arguments
+from common.run.device import for_trained
 from common.study.definition import load_study
 from common.study.folders import Reading
 from common.study.results import Results, collect

@@ -13,9 +13,9 @@ from typing import Any
 
 from benchmarks.machine import clock, command_line, write_json
 from benchmarks.update import FIRST_STEP, build, configured, random_batch, updating_machine
-from common.build import episode_length
-from common.config import Config
-from common.diagnosis import Diagnosis
+from common.config.schema import Config
+from common.rl.diagnosis import Diagnosis
+from common.run.build import episode_length
 
 
 def main() -> None:

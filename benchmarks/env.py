@@ -14,9 +14,9 @@ import numpy as np
 
 from benchmarks.machine import command_line, machine, write_json
 from common import gl
+from common.config.shifts import SHIFTS
 from common.envs import chroma
 from common.envs.benchmark import BenchmarkEnv
-from common.envs.shifts import SHIFTS
 
 KEYS_PER_ROUND = 500
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from benchmarks.machine import command_line, machine, write_json
 from common import gl
-from common.build import build_agent, build_images, env_arguments
-from common.config import load
-from common.evaluate import Evaluator
-from common.hardware import apply_switches, concrete
+from common.config.loading import load
+from common.run.build import build_agent, build_images, env_arguments
+from common.run.device import apply_switches, concrete
+from common.run.evaluate import Evaluator
 
 
 def main() -> None:

@@ -28,15 +28,16 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-import common.config
+import common.config.loading
 from benchmarks.machine import command_line, machine, write_json
-from common import checkpoint, yaml_files
-from common.config import Config, load, load_run_config, to_yaml
+from common.config.loading import load, load_run_config, to_yaml, yaml_files
+from common.config.schema import Config
+from common.data.replay import Replay
 from common.envs.presets import read_presets
 from common.errors import UserError
-from common.mirror import _read_state
-from common.replay import Replay
-from common.run_folder import RunFolder
+from common.run import checkpoint
+from common.run.run_folder import RunFolder
+from common.run.wandb_mirror import _read_state
 from common.study import folders
 from common.study.definition import PlannedRun
 
@@ -401,9 +402,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     # Asking dm_control for its tasks starts a process; once is enough.
-    known = cache(common.config._suite_tasks)
+    known = cache(common.config.loading._suite_tasks)
     known()
-    common.config._suite_tasks = known
+    common.config.loading._suite_tasks = known
     guard = Guard()
     began = time.monotonic()
     readers = {}

@@ -18,13 +18,13 @@ import torch
 
 from benchmarks.machine import command_line, machine, on_gpu, write_json
 from common import gl
-from common.build import build
-from common.config import load
-from common.console import Console
-from common.hardware import apply_switches, concrete
-from common.run_folder import RunFolder, provenance
-from common.signals import Signals
-from common.train import Clock, Trainer
+from common.config.loading import load
+from common.run.build import build
+from common.run.console import Console
+from common.run.device import apply_switches, concrete
+from common.run.run_folder import RunFolder, provenance
+from common.run.signals import Signals
+from common.run.trainer import Clock, Trainer
 
 
 def main() -> None:

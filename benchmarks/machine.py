@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from common.run_folder import git_commit
+from common.run.run_folder import git_commit
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import command_line, machine, write_json
-from common.replay import Replay, check_memory, replay_bytes
+from common.data.replay import Replay, check_memory, replay_bytes
 
 EPISODE = 250
 

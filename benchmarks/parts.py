@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.diagnosis import timed
 from benchmarks.machine import clock, command_line, write_json
 from benchmarks.update import FIRST_STEP, build, configured, convolution_peak, random_batch, updating_machine
-from common.config import Config
+from common.config.schema import Config
 
 PARTS = {
     "prepare": "shift, τ, noise",

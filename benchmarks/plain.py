@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common import losses as sac_losses
-from common.attribution import frame_attribution, guided_gradient
-from common.augment import compose
-from common.frames import apart
-from common.networks import Decoder, FrameDecoder
-from common.programs import Inputs, Metrics
-from common.sac import SAC, AuxiliaryPlan, Plan
+from common.rl import losses as sac_losses
+from common.rl.attribution import frame_attribution, guided_gradient
+from common.rl.augment import compose
+from common.rl.cuda_graphs import Inputs, Metrics
+from common.rl.frames import apart
+from common.rl.networks import Decoder, FrameDecoder
+from common.rl.sac import SAC, AuxiliaryPlan, Plan
 from sgqn import losses as sgqn_losses
 from sgqn.agent import SGQN
 from smg import losses as smg_losses

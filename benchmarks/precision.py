@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import command_line, machine, write_json
-from common.config import load
-from common.hardware import concrete
-from common.registry import agent_class
-from common.replay import Batch
+from common.config.loading import load
+from common.config.registry import agent_class
+from common.rl.batch import Batch
+from common.run.device import concrete
 from tests import released
 
 FULL = 2000  # an agent step whose update has every part

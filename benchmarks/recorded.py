@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
+from common.config.registry import AGENTS
 from common.errors import UserError
-from common.metrics import read_json_lines
-from common.registry import AGENTS
+from common.run.records import read_json_lines
 
 ROOT = Path(__file__).parents[1]
 RUNS, PAGE = ROOT / "results" / "laptop", ROOT / "docs" / "metrics.md"

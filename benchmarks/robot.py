@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.machine import command_line, machine, write_json
 from common import gl
+from common.config.shifts import ROBOT_TASKS
 from common.envs.benchmark import BenchmarkEnv
-from common.envs.shifts import ROBOT_TASKS
 
 EPISODE_STEPS = 50
 AXES = ("xy", "xyz")

@@ -15,11 +15,11 @@ from typing import Any
 
 from benchmarks.machine import command_line, machine, write_json
 from common import gl
-from common.build import build_agent, build_evaluator, build_images, episode_length
-from common.config import load
+from common.config.loading import load
 from common.explain.files import save_picture
 from common.explain.sheet import Sheet
-from common.hardware import apply_switches, concrete
+from common.run.build import build_agent, build_evaluator, build_images, episode_length
+from common.run.device import apply_switches, concrete
 
 
 def main() -> None:

@@ -29,13 +29,13 @@ import torch._dynamo  # noqa: F401 - by the optimisers, at a cost
 import wandb  # noqa: F401
 
 # All that an attempt imports but MuJoCo, which opens the display, so that forked attempts start at once.
-import common.build
-import common.train
+import common.run.build
+import common.run.trainer
 import smg.agent  # noqa: F401
 from benchmarks.machine import command_line, machine, write_json
 from common import cli, gl
-from common.checkpoint import sha256
-from common.run_folder import RunFolder
+from common.run.checkpoint import sha256
+from common.run.run_folder import RunFolder
 from tests import runs
 
 SETTINGS = (
@@ -194,18 +194,18 @@ class Attempt:
             os.dup2(descriptor, 2)
             shared = self._shared
 
-            class SeenClock(common.train.Clock):
+            class SeenClock(common.run.trainer.Clock):
                 def __call__(self, name: str) -> Any:
                     if (ACTIVITIES[shared[0]], name) != ("burst", "update"):
                         shared[0] = ACTIVITIES.index(name)
                     return super().__call__(name)
 
-            class SeenConsole(common.train.Console):
+            class SeenConsole(common.run.trainer.Console):
                 def burst(self, done: int, of: int) -> None:
                     shared[0] = ACTIVITIES.index("burst")
                     super().burst(done, of)
 
-            common.train.Clock, common.train.Console = SeenClock, SeenConsole
+            common.run.trainer.Clock, common.run.trainer.Console = SeenClock, SeenConsole
             status = cli.main(self.arguments)
             sys.stdout.flush()
             sys.stderr.flush()

@@ -19,10 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import command_line, machine, on_gpu, write_json
 from benchmarks.plain import PLAIN, SWITCHES
-from common.config import Config, load
-from common.hardware import apply_switches, concrete
-from common.registry import agent_class
-from common.replay import Batch
+from common.config.loading import load
+from common.config.registry import agent_class
+from common.config.schema import Config
+from common.rl.batch import Batch
+from common.run.device import apply_switches, concrete
 
 ACTIONS = 6
 FIRST_STEP = 2000  # past the start-up burst

@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.gl import NoRenderer
 
 if TYPE_CHECKING:
-    from common.config import Config
+    from common.config.schema import Config
 
 Commands = Any  # argparse keeps the type of add_subparsers' result private
 
@@ -93,7 +93,7 @@ def _add_train(commands: Commands) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from common.config import load_run_config
+    from common.config.loading import load_run_config
 
     if arguments.resume is None:
         config = _selected(arguments)
@@ -106,7 +106,7 @@ def _train(arguments: argparse.Namespace) -> int:
             )
         resume = Path(arguments.resume)
         config = load_run_config(resume, arguments.overrides, arguments.allow_code)
-    from common.train import train
+    from common.run.trainer import train
 
     return train(config, resume)
 
@@ -140,7 +140,7 @@ def _add_eval(commands: Commands) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    from common.config import load_run_config
+    from common.config.loading import load_run_config
 
     overrides = []
     if arguments.shifts is not None:
@@ -151,7 +151,7 @@ def _eval(arguments: argparse.Namespace) -> int:
         overrides.append(f"seed={arguments.seed}")
     folder = Path(arguments.run_folder)
     config = load_run_config(folder, [*overrides, *arguments.overrides], arguments.allow_code)
-    from common.reevaluate import evaluate_run
+    from common.run.reevaluate import evaluate_run
 
     return evaluate_run(config, folder)
 
@@ -193,7 +193,7 @@ def _add_explain(commands: Commands) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from common.config import load_run_config
+    from common.config.loading import load_run_config
     from common.explain.command import Options, explain
 
     given = [*arguments.run_folders, *arguments.overrides]
@@ -231,7 +231,7 @@ def _add_rho(commands: Commands) -> None:
 
 
 def _rho(arguments: argparse.Namespace) -> int:
-    from common.config import load, load_run_config
+    from common.config.loading import load, load_run_config
 
     if arguments.steps < 1:
         raise UserError(f"--steps is {arguments.steps}; it must be at least 1")
@@ -261,7 +261,7 @@ def _add_export(commands: Commands) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from common.weights import export
+    from common.run.weights import export
 
     folder = Path(arguments.folder)
     export(Path(arguments.run_folder), folder)
@@ -282,7 +282,7 @@ def _add_config(commands: Commands) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> int:
-    from common.config import to_yaml
+    from common.config.loading import to_yaml
 
     print(to_yaml(_selected(arguments)), end="", flush=True)
     return 0
@@ -479,7 +479,7 @@ def _add_allow_code(parser: argparse.ArgumentParser) -> None:
 
 
 def _selected(arguments: argparse.Namespace) -> "Config":
-    from common.config import load
+    from common.config.loading import load
 
     return load(
         arguments.agent,

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 
 from common import gl
-from common.build import env_arguments, replay_size, replay_storage
-from common.config import Config
+from common.config.schema import Config
+from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
+from common.data.free_memory import available_memory
+from common.data.overlay_bank import ImageSequence
 from common.envs import golden
 from common.envs.backgrounds import data_summary
 from common.envs.processes import TrainingEnv
-from common.envs.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
 from common.errors import UserError
-from common.hardware import concrete
-from common.images import ImageSequence
-from common.memory import available_memory
-from common.run_folder import check_disk
+from common.run.build import env_arguments, replay_size, replay_storage
+from common.run.device import concrete
+from common.run.run_folder import check_disk
 
 PYTHONS = ((3, 11), (3, 12))
 PINNED = {"mujoco": "3.11.0", "dm_control": "1.0.44"}

@@ -6,15 +6,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from common import losses as sac_losses
-from common.attribution import frame_attribution, guided_gradient, saliency_mask
-from common.augment import ImageSource
-from common.config import Config, Positive, Section, Share
-from common.frames import apart
-from common.networks import Decoder
-from common.programs import Inputs, Metrics
-from common.replay import Batch
-from common.sac import SAC, AuxiliaryPlan, report, values
+from common.config.schema import Config, Positive, Section, Share
+from common.rl import losses as sac_losses
+from common.rl.attribution import frame_attribution, guided_gradient, saliency_mask
+from common.rl.augment import ImageSource
+from common.rl.batch import Batch
+from common.rl.cuda_graphs import Inputs, Metrics
+from common.rl.frames import apart
+from common.rl.networks import Decoder
+from common.rl.sac import SAC, AuxiliaryPlan, report, values
 from sgqn import losses
 
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.frames import over_colours
+from common.rl.frames import over_colours
 
 
 def masked(obs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common import losses as sac_losses
-from common.augment import Augmentation, ImageSource, build_augmentation, compose
-from common.config import Config, Count, Positive, Probability, Section, Share
-from common.frames import apart, stacked
-from common.networks import MLP
-from common.programs import Inputs, Metrics
-from common.replay import Batch
-from common.sac import SAC, Plan, report, values
+from common.config.schema import Config, Count, Positive, Probability, Section, Share
+from common.rl import losses as sac_losses
+from common.rl.augment import Augmentation, ImageSource, build_augmentation, compose
+from common.rl.batch import Batch
+from common.rl.cuda_graphs import Inputs, Metrics
+from common.rl.frames import apart, stacked
+from common.rl.networks import MLP
+from common.rl.sac import SAC, Plan, report, values
 from smg import losses
 from smg.networks import BackgroundDecoder, BackgroundEncoder, Foreground, ForegroundDecoder
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from common.networks import FrameDecoder, Projection, Trunk
+from common.rl.networks import FrameDecoder, Projection, Trunk
 
 
 class Foreground(NamedTuple):

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.config import load
-from common.hardware import concrete
-from common.registry import agent_class
+from common.config.loading import load
+from common.config.registry import agent_class
+from common.run.device import concrete
 
 NEGLIGIBLE = 1e-7  # gradient that the fixtures' tolerances ignore
 FIXTURES = Path(__file__).parent / "fixtures"

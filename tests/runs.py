@@ -7,9 +7,10 @@ from typing import Any
 
 from wandb.proto import wandb_internal_pb2  # pyright: ignore
 
-from common.config import Config, load
-from common.metrics import read_json_lines
-from common.train import train
+from common.config.loading import load
+from common.config.schema import Config
+from common.run.records import read_json_lines
+from common.run.trainer import train
 
 WALL_CLOCK = ("seconds", "time/")
 """Metrics that differ from run to run."""

@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from common.augment import overlay
+from common.rl.augment import overlay
 from tests import released
 
 FOLDER = Path(os.environ.get("SMG_FIXTURES", Path(__file__).parents[2] / "shared" / "fixtures"))
-OWN_KEYS = {"sac": [], "sgqn": ["sgqn.quantile=0.95"], "smg": ["smg.rho=0.06", "smg.mask_ratio_from_step=1001"]}
+OWN_KEYS = {
+    "sac": [],
+    "sgqn": ["sgqn.quantile=0.95"],
+    "smg": ["smg.rho=0.06", "smg.mask_ratio_from_step=1001"],
+}
 
 needs_trajectories = pytest.mark.skipif(
     not (FOLDER / "trajectory_sac.npz").is_file(),
@@ -77,16 +81,17 @@ def update(name, agent, stored, trajectory, index, step, precision):
     assert plan.actor == (step % 2 == 0)
     if plan.actor:
         inputs["noise_obs"] = released.tensor(trajectory["noise_obs"][index]).to(precision)
-    first, second = (
-        released.tensor(stored[f"batch/images_{n}"]).to(precision) if f"batch/images_{n}" in stored else None
-        for n in (1, 2)
-    )
     if name == "sgqn":
-        inputs |= {"fill": torch.tensor(37.0), "augmented": overlay(batch["obs"], first)}
+        inputs |= {"fill": torch.tensor(37.0), "augmented": overlay(batch["obs"], images(stored, 1))}
     if name == "smg":
         plan = replace(plan, attribution=bool(trajectory["attribution"][index]))
-        inputs |= {"backdrop": first, "augmented": overlay(batch["obs"].to(precision), second)}
+        augmented = overlay(batch["obs"].to(precision), images(stored, 2).to(precision))
+        inputs |= {"backdrop": images(stored, 1).to(precision), "augmented": augmented}
     return inputs, plan
+
+
+def images(stored: dict[str, np.ndarray], number: int) -> torch.Tensor:
+    return released.tensor(stored[f"batch/images_{number}"])
 
 
 def worst(distances: dict[str, float]) -> str:

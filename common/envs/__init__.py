@@ -4,7 +4,7 @@ from typing import Any
 
 import gymnasium
 
-from common.envs.shifts import ROBOT_TASKS, shifts_of
+from common.config.shifts import ROBOT_TASKS, shifts_of
 
 BENCHMARK_TASKS = (
     "walker_walk",

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
 from common.envs import clips, presets, procedural
 from common.envs.clips import Frames
 from common.envs.presets import Preset
-from common.envs.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
 from common.errors import UserError
 
 _CLIP_NAME = re.compile(r"video(\d+)\.mp4")

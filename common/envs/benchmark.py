@@ -7,10 +7,10 @@ import gymnasium
 import numpy as np
 
 from common import gl
+from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS, VIEW_SHIFTS
 from common.envs import backgrounds, chroma
 from common.envs.backgrounds import Clip, NamedPreset
 from common.envs.random_states import derived, load_random_state_dict, random_state_dict
-from common.envs.shifts import COLOR_SHIFTS, VIDEO_SHIFTS, VIEW_SHIFTS
 from common.errors import UserError, did_you_mean
 
 # Words that keep the streams drawn from one evaluation episode apart.
@@ -99,9 +99,7 @@ class BenchmarkEnv(gymnasium.Env):
         known = self._simulator.appearance.shifts
         if shift not in known:
             raise UserError(f"unknown shift '{shift}' for {task}: {did_you_mean(shift, known)}")
-        self._camera = Camera(
-            self._simulator.physics, self._simulator.camera, image_size, shadow_size
-        )
+        self._camera = Camera(self._simulator.physics, self._simulator.camera, image_size, shadow_size)
         self._look_random = np.random.RandomState(seed)
         self._clips: list[Clip] = []
         self._presets: list[NamedPreset] = []

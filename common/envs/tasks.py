@@ -7,9 +7,9 @@ from dm_control import suite
 from dm_control.mujoco import Physics
 from dm_control.suite import common as suite_assets
 
+from common.config.shifts import ROBOT_TASKS, SHIFTS, VIEW_SHIFTS
 from common.envs import looks
 from common.envs.presets import Preset
-from common.envs.shifts import ROBOT_TASKS, SHIFTS, VIEW_SHIFTS
 from common.envs.simulator import Simulator
 from common.errors import UserError, did_you_mean
 

@@ -2,7 +2,7 @@
 
 Each takes a critic, observations (N, 3F, H, W) in 0–255 and actions (N, A), and returns (N, 3F, H, W) without
 gradient. Captum's guided methods hook into ReLU modules, which these networks do not have: guided
-backpropagation is `common.attribution`'s, and the tests hold it and what is built on it against Captum's.
+backpropagation is `common.rl.attribution`'s, and the tests hold it and what is built on it against Captum's.
 Captum is imported where it is used: that takes more than a second, which training need not wait.
 """
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor
 
-from common.attribution import ExplainableCritic, guided_gradient
+from common.rl.attribution import ExplainableCritic, guided_gradient
 
 WINDOW, STRIDE = 12, 6
 """Side of the occluding square and how far it moves, pixels."""

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 from common import gl
-from common.build import env_arguments, episode_length, evaluation_arguments
-from common.checkpoint import write_atomically
-from common.config import Config
-from common.envs.shifts import ROBOT_TASKS
+from common.config.schema import Config
+from common.config.shifts import ROBOT_TASKS
 from common.errors import UserError
 from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import ATTRIBUTIONS, QUANTILE, SEEN, Explainer
@@ -22,9 +20,11 @@ from common.explain.load import load_agent
 from common.explain.numbers import Tally
 from common.explain.page import Shown, page
 from common.explain.recording import Recording, Stage, again, by
-from common.hardware import for_trained
-from common.metrics import Record
-from common.mirror import Mirror
+from common.run.build import env_arguments, episode_length, evaluation_arguments
+from common.run.checkpoint import write_atomically
+from common.run.device import for_trained
+from common.run.records import Record
+from common.run.wandb_mirror import Mirror
 
 BATCH = 10
 """Observations that are explained together."""

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.attribution import frame_attribution, guided_gradient, saliency_mask
-from common.augment import compose
 from common.errors import UserError
 from common.explain import attributions
+from common.rl.attribution import frame_attribution, guided_gradient, saliency_mask
+from common.rl.augment import compose
 
 ATTRIBUTIONS: dict[str, Callable[..., Tensor]] = {
     "attribution": guided_gradient,

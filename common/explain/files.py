@@ -7,8 +7,8 @@ from typing import Self
 import cv2
 import numpy as np
 
-from common.checkpoint import write_atomically
 from common.errors import UserError
+from common.run.checkpoint import write_atomically
 
 FRAMES_PER_SECOND = 10
 CODEC = "vp09"

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from common import weights
-from common.build import build_agent, build_images, env_arguments
-from common.config import Config
+from common.config.schema import Config
 from common.envs.benchmark import BenchmarkEnv
-from common.hardware import apply_switches
+from common.run import weights
+from common.run.build import build_agent, build_images, env_arguments
+from common.run.device import apply_switches
 
 
 def load_agent(config: Config, folder: Path) -> tuple[Any, int]:

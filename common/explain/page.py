@@ -12,9 +12,9 @@ import numpy as np
 
 from common.explain.draw import Panels
 from common.explain.recording import Recording
-from common.markup import Html, tag
-from common.metrics import Record
-from common.study.charts import Line, chart, colour_class
+from common.report.charts import Line, chart, colour_class
+from common.report.markup import Html, tag
+from common.run.records import Record
 from common.study.report import POLICY, STYLE
 
 OWN_STYLE, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))

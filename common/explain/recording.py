@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.config.shifts import VIEW_SHIFTS
 from common.envs.benchmark import BenchmarkEnv
-from common.envs.shifts import VIEW_SHIFTS
-from common.evaluate import Policy
-from common.metrics import Record
+from common.run.evaluate import Policy
+from common.run.records import Record
 
 Choose = Callable[[np.ndarray], np.ndarray]
 """An action (A,) for an observation (C, H, W)."""

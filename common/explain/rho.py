@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from common import gl
-from common.config import Config, load
+from common.config.loading import load
+from common.config.schema import Config
 from common.explain.load import load_agent
-from common.foreground import Share, foreground_share
-from common.hardware import for_trained
+from common.run.device import for_trained
+from common.run.foreground import Share, foreground_share
 
 
 def rho(config: Config, steps: int, run: tuple[Config, Path] | None) -> int:

@@ -5,18 +5,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.config import Config
+from common.config.schema import Config
+from common.data.procedural_images import procedural_images
 from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import QUANTILE, Explainer
 from common.explain.numbers import Tally
-from common.procedural import procedural_images
 
 MOMENTS = 4
 """Frames of each shift's first episode that are looked at, evenly spaced from its start."""
 
 
 class Sheet:
-    """Gathers frames while an agent is evaluated, then explains them; a `common.evaluate.Witness`.
+    """Gathers frames while an agent is evaluated, then explains them; a `common.run.evaluate.Witness`.
 
     It only looks: neither the overlay bank nor any random generator moves.
 

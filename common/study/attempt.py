@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from common.config import CONFIGS, RESOLVED_NAME
+from common.config.loading import CONFIGS, RESOLVED_NAME
 from common.errors import UserError
 from common.study.definition import PlannedRun
 from common.study.folders import ATTEMPTS, CLAIM, LOG, TRAINING, Kind, locked, read

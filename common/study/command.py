@@ -5,9 +5,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from common.checkpoint import write_atomically
 from common.errors import UserError
-from common.signals import Interruption, Signals
+from common.run.checkpoint import write_atomically
+from common.run.signals import Interruption, Signals
 from common.study.definition import PlannedRun, Study, load_study
 from common.study.estimate import Estimate, estimates
 from common.study.folders import Kind, Reading, read

@@ -29,11 +29,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from common import yaml_files
-from common.config import COMMAND_LINE, CONFIGS, Config, Folder, Section, Seed, Text, load
+from common.config.loading import COMMAND_LINE, CONFIGS, load, yaml_files
+from common.config.registry import is_import_path
+from common.config.schema import Config, Folder, Section, Seed, Text
 from common.errors import UserError, did_you_mean
-from common.registry import is_import_path
-from common.study import published
+from common.run import published
 
 Settings = dict[str, Any]
 

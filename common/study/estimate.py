@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from common.config import CONFIGS
+from common.config.loading import CONFIGS
 from common.study.folders import Kind, Reading
 
 PERFORMANCE = CONFIGS.parent / "results" / "performance"

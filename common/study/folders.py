@@ -11,11 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from common.checkpoint import LATEST, read_manifest
-from common.config import RESOLVED_NAME, Config, load_run_config
+from common.config.loading import RESOLVED_NAME, load_run_config
+from common.config.schema import Config
 from common.errors import CorruptFile, UserError
-from common.metrics import Record, read_json_lines
-from common.run_folder import PROVENANCE
+from common.run.checkpoint import LATEST, read_manifest
+from common.run.records import Record, read_json_lines
+from common.run.run_folder import PROVENANCE
 from common.study.definition import PlannedRun, flattened
 
 CLAIM, TRAINING = ".claim", ".lock"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from common import config
+from common.config import loading as config
 from common.errors import UserError
-from common.markup import Html, join, tag
+from common.report.charts import Line, chart, colour_class
+from common.report.markup import Html, join, tag
 from common.study import formats, statistics
-from common.study.charts import Line, chart, colour_class
 from common.study.definition import Study
 from common.study.folders import Kind, Reading, differences
 from common.study.results import Results

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from common.envs.shifts import COLOR_SHIFTS, ROBOT_TASKS, VIDEO_SHIFTS
+from common.config.shifts import COLOR_SHIFTS, ROBOT_TASKS, VIDEO_SHIFTS
 from common.errors import UserError
 from common.study.definition import Study, as_written
 from common.study.folders import Kind, Reading, differences, read

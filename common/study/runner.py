@@ -4,9 +4,9 @@ import time
 from collections import Counter, deque
 from typing import Protocol
 
-from common.config import RESOLVED_NAME
+from common.config.loading import RESOLVED_NAME
 from common.errors import UserError
-from common.signals import Interruption, Signals
+from common.run.signals import Interruption, Signals
 from common.study.attempt import Attempt, Claimed
 from common.study.definition import PlannedRun, Study
 from common.study.folders import LOG, STOPPED, Kind, Reading, differences, read

@@ -5,11 +5,11 @@ import statistics as standard
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.envs.shifts import ROBOT_TASKS
+from common.config.shifts import ROBOT_TASKS
+from common.run.published import Score, printed
 from common.study import statistics
 from common.study.definition import Study
 from common.study.folders import Reading
-from common.study.published import Score, printed
 from common.study.results import Results
 from common.study.statistics import Interval
 

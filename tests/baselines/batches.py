@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.replay import Batch
+from common.rl.batch import Batch
 
 
 def random_batch(count: int, size: int) -> Batch:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from common.config import load
+from common.config.loading import load
 from common.errors import UserError
-from common.sac import Plan
+from common.rl.sac import Plan
 from tests import released
 from tests.baselines.batches import places, random_batch
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from common.attribution import guided_gradient
-from common.config import load
-from common.registry import AGENTS
+from common.config.loading import load
+from common.config.registry import AGENTS
+from common.rl.attribution import guided_gradient
 from tests import released
 from tests.baselines.batches import random_batch
 from tests.synchronisation import ForbidSynchronisation

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from baselines.soda import NormalisedMLP, latent_consistency
-from common.augment import crop, overlay
-from common.config import load
-from common.sac import AuxiliaryPlan
+from common.config.loading import load
+from common.rl.augment import crop, overlay
+from common.rl.sac import AuxiliaryPlan
 from tests import released
 from tests.baselines.batches import places, random_batch
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from baselines import srm
-from common.augment import spectrum_mask
-from common.sac import Plan
+from common.rl.augment import spectrum_mask
+from common.rl.sac import Plan
 from tests import released
 from tests.baselines.batches import places, random_batch, shown_to
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.augment import overlay, random_convolution
-from common.sac import Plan
+from common.rl.augment import overlay, random_convolution
+from common.rl.sac import Plan
 from tests import released
 from tests.baselines.batches import places, random_batch, shown_to
 

@@ -6,10 +6,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain import PLAIN, SWITCHES, PlainSAC
 from benchmarks.update import random_batch
-from common.config import load
-from common.hardware import concrete
+from common.config.loading import load
+from common.run.device import concrete
 from tests import released
-from tests.common import test_sac
+from tests.common.rl import test_sac
 from tests.sgqn import test_sgqn
 from tests.smg import test_smg
 

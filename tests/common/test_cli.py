@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from common import cli, reevaluate, train
-from common.config import Config, load, to_yaml
+from common import cli
+from common.config.loading import load, to_yaml
+from common.config.schema import Config
+from common.config.yaml_files import parse
 from common.gl import NoRenderer
-from common.yaml_files import parse
+from common.run import reevaluate
+from common.run import trainer as train
 
 SELECTION = ["--agent", "smg", "--task", "walker_walk", "--preset", "smoke"]
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from common import doctor, gl, replay
-from common.config import Config, load
+from common import doctor, gl
+from common.config.loading import load
+from common.config.schema import Config
+from common.data import replay
 from common.doctor import diagnose, examine
 from common.envs import golden
 from common.gl import NoRenderer

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from common.console import Console
-from common.metrics import read_json_lines
+from common.run.console import Console
+from common.run.records import read_json_lines
 from tests import runs
-from tests.common.test_diagnosis import QUICK
+from tests.common.rl.test_diagnosis import QUICK
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 AFTER_AN_ACCIDENT = {"environment_restarted"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.registry import AGENTS, agent_class
+from common.config.registry import AGENTS, agent_class
 from tests import runs
 
 BASELINES = [name for name, path in AGENTS.items() if path.startswith("baselines.")]

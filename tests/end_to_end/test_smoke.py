@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from common.envs.shifts import SHIFTS
+from common.config.shifts import SHIFTS
 from tests import runs
 
 pytestmark = pytest.mark.skipif(

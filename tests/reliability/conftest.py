@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-import common.train
+import common.run.trainer
 from common import gl
-from common.console import Console
+from common.run.console import Console
 from tests.reliability import tiny
 
 gl.select_backend()
@@ -76,7 +76,7 @@ def watch(patch: pytest.MonkeyPatch) -> Moments:
         def evaluating(self, done: int, of: int) -> None:
             seen.happened("evaluating")
 
-    patch.setattr(common.train, "Console", Watched)
+    patch.setattr(common.run.trainer, "Console", Watched)
     return seen
 
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import checkpoint
-from common.replay import Batch, Replay
+from common.data.replay import Replay
+from common.rl.batch import Batch
+from common.run import checkpoint
 
 OLDER, OLD, NEW, NEXT = 500, 1000, 1030, 1031
 """Agent steps of the two checkpoints that are there, of the save that is killed, and of the one after it.

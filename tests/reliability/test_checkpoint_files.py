@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import checkpoint
 from common.errors import CorruptFile, UserError
+from common.run import checkpoint
 from tests.reliability import crash_points, tiny
 from tests.reliability.conftest import Moments
 from tests.reliability.crash_points import NEW, NEXT, OLD, OLDER
@@ -250,7 +250,7 @@ def test_a_pipe_in_a_run_folder_is_not_waited_for(stopped: Path, capsys: pytest.
     ],
 )
 def test_damaged_records_are_named_by_line(line: bytes, message: str, tmp_path: Path):
-    from common.metrics import read_json_lines
+    from common.run.records import read_json_lines
 
     (tmp_path / "metrics.jsonl").write_bytes(line + b"\n")
     with pytest.raises(UserError, match=re.escape(message)):

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 
-from common import checkpoint
-from common.config import load
+from common.config.loading import load
 from common.envs.benchmark import BenchmarkEnv
-from common.mirror import Mirror
-from common.sac import SAC
+from common.rl.sac import SAC
+from common.run import checkpoint
+from common.run.wandb_mirror import Mirror
 from tests import runs
 from tests.common.envs.written_clips import flat, write_clip
 from tests.reliability import tiny
@@ -286,8 +286,8 @@ def test_wandb_that_refuses_costs_a_warning(
 SILENT_SERVER = """
 import os, socket, sys
 from pathlib import Path
-from common.config import load
-from common.mirror import Mirror
+from common.config.loading import load
+from common.run.wandb_mirror import Mirror
 
 server = socket.create_server(("127.0.0.1", 0))
 port = server.getsockname()[1]
@@ -310,8 +310,8 @@ def test_wandb_that_hangs_costs_a_warning_and_lets_the_process_end(tmp_path: Pat
 UNDER_ANOTHER = """
 import os, sys
 from pathlib import Path
-from common.config import load
-from common.mirror import Mirror
+from common.config.loading import load
+from common.run.wandb_mirror import Mirror
 
 os.environ["WANDB_SERVICE"] = "3-1-unix-/nowhere"  # the helper of a process that has used W&B itself
 mirror = Mirror(load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"]), Path(sys.argv[1]))

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-import common.train
-from common import checkpoint, run_folder
-from common.config import load_run_config
-from common.foreground import foreground_share
-from common.registry import AGENTS
-from common.replay import Replay
-from common.run_folder import RunFolder
+import common.run.trainer
+from common.config.loading import load_run_config
+from common.config.registry import AGENTS
+from common.data.replay import Replay
+from common.run import checkpoint, run_folder
+from common.run.foreground import foreground_share
+from common.run.run_folder import RunFolder
 from tests import runs
 from tests.reliability import tiny
 from tests.reliability.conftest import Moments
@@ -88,7 +88,7 @@ def test_resuming_a_finished_run_says_so(
     unbroken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     before = {path: path.read_bytes() for path in unbroken.rglob("*") if path.is_file()}
-    monkeypatch.setattr(common.train, "build", None)  # it must not come to that
+    monkeypatch.setattr(common.run.trainer, "build", None)  # it must not come to that
     assert tiny.resume(unbroken) == 0
     assert (
         capsys.readouterr().out
@@ -126,7 +126,7 @@ def test_checkpoints_by_steps_and_by_duration(
 
     saved.clear()
     # A minute per step, whatever the calendar says.
-    monkeypatch.setattr(common.train, "time", SimpleNamespace(monotonic=lambda: 60.0 * moments.step))
+    monkeypatch.setattr(common.run.trainer, "time", SimpleNamespace(monotonic=lambda: 60.0 * moments.step))
     moments.step = 0
     assert tiny.start(tmp_path / "by duration", "checkpoint.every=10min") == 0
     assert saved == [10, 20, 24]
@@ -147,7 +147,7 @@ def test_a_long_burst_is_saved_on_the_way(
     monkeypatch.setattr(checkpoint, "save", recorded)
     # Ten minutes per update of the burst.
     now = iter(range(0, 10**6, 600))
-    monkeypatch.setattr(common.train, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(common.run.trainer, "time", SimpleNamespace(monotonic=lambda: next(now)))
     assert tiny.start(folder, "checkpoint.every=20min") == 0
     assert len(in_burst) >= 2
     assert tiny.resume(folder.with_name("killed2")) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import common.config
+import common.config.loading
 from benchmarks import fuzz, soak
 from common.errors import UserError
 
@@ -33,7 +33,7 @@ def guard() -> fuzz.Guard:
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
 def test_readers_return_or_refuse(target, guard: fuzz.Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    known = cache(common.config._suite_tasks)
+    known = cache(common.config.loading._suite_tasks)
     known()
     monkeypatch.setattr(common.config, "_suite_tasks", known)
     outcomes = fuzz.fuzz(target, 100, 0, tmp_path, guard)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from common import losses as sac_losses
-from common.attribution import frame_attribution, guided_gradient, saliency_mask
-from common.sac import AuxiliaryPlan
+from common.rl import losses as sac_losses
+from common.rl.attribution import frame_attribution, guided_gradient, saliency_mask
+from common.rl.sac import AuxiliaryPlan
 from sgqn import losses
 from tests import released
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.augment import overlay
-from common.frames import stacked
+from common.rl.augment import overlay
+from common.rl.frames import stacked
 from smg import losses
 from smg.agent import SMGPlan
 from tests import released

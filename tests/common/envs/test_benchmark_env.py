@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from common.config.shifts import SHIFTS
 from common.envs import BENCHMARK_TASKS, chroma
 from common.envs.backgrounds import data_summary
 from common.envs.benchmark import BenchmarkEnv
-from common.envs.shifts import SHIFTS
 from common.errors import UserError
 
 Make = Callable[..., BenchmarkEnv]

@@ -9,9 +9,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import common.envs  # noqa: F401 - registers the ids
+from common.config.shifts import ROBOT_SHIFTS, ROBOT_TASKS
 from common.envs.benchmark import BenchmarkEnv
 from common.envs.robot.controller import scripted_action
-from common.envs.shifts import ROBOT_SHIFTS, ROBOT_TASKS
 from common.errors import UserError
 
 

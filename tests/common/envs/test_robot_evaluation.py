@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from common.evaluate import Evaluator, summary_table
+from common.run.evaluate import Evaluator, summary_table
 
 
 class Still:

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from common.config.shifts import ROBOT_SHIFTS, ROBOT_TASKS
 from common.envs.benchmark import BenchmarkEnv
 from common.envs.robot import textures
 from common.envs.robot.controller import scripted_action
-from common.envs.shifts import ROBOT_SHIFTS, ROBOT_TASKS
 
 TABLE_TOPS = ("wood", "carpet", "concrete", "light_wood", "sponge")
 # The published colour of sky, floor and pedestal.

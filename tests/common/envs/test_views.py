@@ -5,7 +5,8 @@ import copy
 import numpy as np
 import pytest
 
-from common.envs import shifts, views
+from common.config import shifts
+from common.envs import views
 from common.envs.benchmark import BenchmarkEnv
 from common.envs.views import Pose, Shift
 from common.errors import UserError

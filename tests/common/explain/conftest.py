@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from common import checkpoint, gl
-from common.build import build_agent, build_images
-from common.config import to_yaml
-from common.hardware import concrete
+from common import gl
+from common.config.loading import to_yaml
+from common.run import checkpoint
+from common.run.build import build_agent, build_images
+from common.run.device import concrete
 from tests import runs
 
 # Test modules import MuJoCo, which reads MUJOCO_GL once.

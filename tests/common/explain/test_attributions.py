@@ -6,9 +6,9 @@ from captum.attr import GuidedBackprop, LayerGradCam
 from torch import nn
 
 from common.explain import attributions
-from common.networks import Trunk, trunk_resolution
+from common.rl.networks import Trunk, trunk_resolution
 from tests import released
-from tests.common.modular_critic import ModularCritic
+from tests.common.rl.modular_critic import ModularCritic
 
 
 class LinearCritic(nn.Module):

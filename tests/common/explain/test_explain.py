@@ -9,7 +9,7 @@ import cv2
 import pytest
 
 from common import cli
-from common.config import load
+from common.config.loading import load
 from common.errors import UserError
 from common.explain import command
 from tests.common.explain.conftest import STEPS

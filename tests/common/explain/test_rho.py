@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from common import cli
-from common.build import env_arguments
-from common.config import load
+from common.config.loading import load
 from common.envs.benchmark import BenchmarkEnv
 from common.explain.rho import table
-from common.foreground import Share, foreground_share
+from common.run.build import env_arguments
+from common.run.foreground import Share, foreground_share
 from tests import runs
 
 

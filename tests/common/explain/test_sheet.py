@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from common.build import build_agent, build_images, env_arguments
 from common.envs.benchmark import BenchmarkEnv
-from common.evaluate import Evaluator
 from common.explain.sheet import Sheet
-from common.hardware import concrete
-from common.train import train
+from common.run.build import build_agent, build_images, env_arguments
+from common.run.device import concrete
+from common.run.evaluate import Evaluator
+from common.run.trainer import train
 from tests import runs
 
 SHIFTS = ("train", "video_hard")

@@ -10,8 +10,8 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
-from common.config import CONFIGS
-from common.metrics import read_json_lines
+from common.config.loading import CONFIGS
+from common.run.records import read_json_lines
 from common.study.definition import PlannedRun
 from common.study.folders import ATTEMPTS, LOG, TRAINING, locked, progress
 

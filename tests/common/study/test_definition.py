@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.config import CONFIGS
+from common.config.loading import CONFIGS
 from common.errors import UserError
 from common.study.definition import as_written, load_study
 from tests.common.study.written_runs import STUDY, study
@@ -36,7 +36,7 @@ def test_every_task_agent_and_seed_is_one_run_in_a_folder_of_its_own(tmp_path: P
 
 def test_arguments_train_what_was_checked(tmp_path: Path) -> None:
     from common import cli
-    from common.config import load
+    from common.config.loading import load
 
     text = STUDY + "settings: {train: {batch: 4}, eval: {shifts: [train, video_hard]}}\n"
     run = study(tmp_path, text=text).runs[-1]

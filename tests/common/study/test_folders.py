@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.config import load
+from common.config.loading import load
 from common.study.definition import PlannedRun
 from common.study.folders import Kind, differences, is_held, progress, read
 from tests.common.study.written_runs import evaluations, study, write_lines, write_run

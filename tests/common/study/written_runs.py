@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.config import to_yaml
-from common.metrics import Record
+from common.config.loading import to_yaml
+from common.run.records import Record
 from common.study.definition import PlannedRun, Study, load_study
 
 STUDY = """

@@ -1,0 +1,210 @@
+"""Loading a configuration: YAML files and overrides merged left to right, validated once.
+
+`load` merges default.yaml, the agent's, the task's and the preset's file, then the user's files, then
+`key.sub=value` overrides into a frozen `Config`.
+"""
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.config import yaml_files
+from common.config.checks import validate
+from common.config.messages import Layer, merge
+from common.config.registry import AGENTS, agent_class, is_import_path, registered_ancestor
+from common.config.schema import Config
+from common.errors import UserError, did_you_mean
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+COMMAND_LINE = "command line"
+RESOLVED_NAME = "config.yaml"
+
+
+def load(
+    agent: str | None = None,
+    task: str | None = None,
+    preset: str | None = None,
+    files: Iterable[str | Path] = (),
+    overrides: Sequence[str] = (),
+    announce: Callable[[str], None] = lambda _: None,
+) -> Config:
+    """Merge the packaged files, the user's files and the overrides, left to right, and validate.
+
+    Args:
+        agent: registered name or `package.module:Class`; may also stand in a file or an override.
+        task: such as walker_walk; likewise.
+        preset: paper, laptop or smoke; likewise. Without one, paper with a GPU and laptop without.
+        files: YAML files, as paths from here or as packaged names (configs/ablations/….yaml).
+        overrides: `key.sub=value` texts, the value in YAML.
+        announce: gets one line when the preset was chosen here.
+
+    Raises:
+        UserError: anything in them is unknown, of the wrong type or impossible; the message names the
+            file, the key and the nearest valid key.
+    """
+    flags = {key: value for key, value in (("agent", agent), ("task", task), ("preset", preset)) if value}
+    given = [_given_file(file) for file in files]
+    given.append(Layer(COMMAND_LINE, flags, given=True))
+    given += [_override(text) for text in overrides]
+
+    agent = _chosen(given, "agent", AGENTS)
+    task = _chosen(given, "task", packaged_names("tasks"))
+    if not any("preset" in layer.values for layer in given):
+        preset = _default_preset(given)
+        where = "a GPU" if preset == "paper" else "the CPU"
+        announce(f"preset: {preset}, for training on {where} (choose with --preset)")
+        given.append(Layer(COMMAND_LINE, {"preset": preset}, given=True))
+    preset = _chosen(given, "preset", packaged_names("presets"))
+
+    agent_type = agent_class(agent)
+    layers = [
+        _packaged("default"),
+        *_agent_layers(agent, agent_type),
+        *_layers_for("tasks", task, agent_type),
+        *_layers_for("presets", preset, agent_type),
+        *given,
+    ]
+    return validate(*merge([_relevant(layer, agent, agent_type) for layer in layers]))
+
+
+def load_run_config(
+    run_folder: str | Path, overrides: Sequence[str] = (), allow_code: bool = False
+) -> Config:
+    """Read the resolved configuration that a run folder holds.
+
+    Args:
+        run_folder: the run's folder.
+        overrides: `key.sub=value` texts on top, for paths that differ on this machine.
+        allow_code: import an agent that the file names as `package.module:Class`. A run folder may come
+            from a stranger, so this needs the user's word.
+
+    Raises:
+        UserError: there is no such file, it is not a complete configuration, or it needs `allow_code`.
+    """
+    path = Path(run_folder) / RESOLVED_NAME
+    if not path.is_file():
+        raise UserError(f"{run_folder}: not a run folder (it has no {RESOLVED_NAME})")
+    stored = Layer(str(path), yaml_files.read_mapping(path), given=True)
+    agent = _chosen([stored], "agent", AGENTS)
+    _chosen([stored], "task", packaged_names("tasks"))
+    if is_import_path(agent) and not allow_code:
+        raise UserError(f"{path}: agent '{agent}' is code from outside this package; --allow-code imports it")
+    changes = [_override(text) for text in overrides]
+    for key in ("agent", "task", "preset"):
+        if any(key in change.values for change in changes):
+            raise UserError(f"{COMMAND_LINE}: {key}: a run keeps the {key} it was trained with")
+    layers = [stored, *changes]
+    return validate(*merge([_relevant(layer, agent, agent_class(agent)) for layer in layers]))
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML, which `load_run_config` reads back to an equal object."""
+    values = config.model_dump(mode="json")
+    settings = values.pop("settings")
+    section = agent_class(config.agent).SECTION
+    if section is not None:
+        values[section] = settings
+    return yaml_files.dump(values)
+
+
+def packaged_names(kind: str) -> list[str]:
+    """The names of the packaged files in configs/<kind>/, sorted."""
+    return sorted(path.stem for path in (CONFIGS / kind).glob("*.yaml"))
+
+
+def _packaged(*parts: str) -> Layer:
+    path = CONFIGS.joinpath(*parts).with_suffix(".yaml")
+    source = path.relative_to(CONFIGS.parent).as_posix()
+    return Layer(source, yaml_files.read_mapping(path, source), given=False)
+
+
+def _given_file(name: str | Path) -> Layer:
+    path = Path(name)
+    if path.parts[:1] == ("configs",) and not os.path.exists(path):
+        path = CONFIGS.parent / path
+    return Layer(str(name), yaml_files.read_mapping(path, str(name)), given=True)
+
+
+def _override(text: str) -> Layer:
+    key, equals, value = text.partition("=")
+    names = key.split(".")
+    if not equals or not all(names):
+        raise UserError(f"{COMMAND_LINE}: '{text}' is not of the form key.sub=value")
+    parsed: Any = yaml_files.parse(value, f"{COMMAND_LINE}: {key}")
+    for name in reversed(names):
+        parsed = {name: parsed}
+    return Layer(COMMAND_LINE, parsed, given=True)
+
+
+def _chosen(layers: list[Layer], key: str, known: Iterable[str]) -> str:
+    """The last layer's value of one of the names that select further layers."""
+    layer = next((layer for layer in reversed(layers) if key in layer.values), None)
+    if layer is None:
+        raise UserError(f"no {key} given: choose one with --{key} ({', '.join(known)})")
+    name = layer.values[key]
+    if not isinstance(name, str):
+        raise UserError(f"{layer.source}: {key}: should be a name, got {name!r}")
+    if key == "agent" and is_import_path(name):
+        return name
+    if name not in known and not (key == "task" and name in _suite_tasks()):
+        raise UserError(f"{layer.source}: unknown {key} '{name}'; {did_you_mean(name, known)}")
+    return name
+
+
+def _suite_tasks() -> list[str]:
+    """Every task of the dm_control suite; those without a packaged file run with the defaults."""
+    listing = "from dm_control import suite\nprint(*map('_'.join, suite.ALL_TASKS))"
+    # dm_control settles for good on an OpenGL back end when it is imported; this is not the time.
+    environment = os.environ | {"MUJOCO_GL": "disabled"}
+    command = [sys.executable, "-c", listing]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+
+def _default_preset(given: list[Layer]) -> str:
+    device = next((layer.values["device"] for layer in reversed(given) if "device" in layer.values), "auto")
+    if device == "auto":
+        return "paper" if torch.cuda.is_available() else "laptop"
+    return "paper" if str(device).startswith("cuda") else "laptop"
+
+
+def _agent_layers(agent: str, agent_type: type[Any]) -> list[Layer]:
+    """The agent's YAML: packaged, or that of the agent it extends and then the one beside its module."""
+    layers = []
+    packaged = registered_ancestor(agent_type)
+    if packaged is not None:
+        layers.append(_packaged("agents", packaged))
+    if is_import_path(agent):
+        beside = Path(inspect.getfile(agent_type)).with_suffix(".yaml")
+        if beside.is_file():
+            layers.append(_given_file(beside))
+    return layers
+
+
+def _layers_for(kind: str, name: str, agent_type: type[Any]) -> list[Layer]:
+    """The YAML of a task or preset, then what its `agents:` says for this agent alone."""
+    if name not in packaged_names(kind):
+        return []
+    layer = _packaged(kind, name)
+    for_agents = layer.values.pop("agents", {})
+    special = for_agents.get(registered_ancestor(agent_type), {})
+    return [layer, Layer(layer.source, special, given=False)]
+
+
+def _relevant(layer: Layer, agent: str, agent_type: type[Any]) -> Layer:
+    """Drop what the packaged files say for other agents; the same from the user is an error."""
+    values = dict(layer.values)
+    for section in AGENTS.keys() & values.keys() - {agent_type.SECTION} - Config.model_fields.keys():
+        if layer.given:
+            raise UserError(
+                f"{layer.source}: section '{section}' is agent {section}'s, but this run's agent is {agent}"
+            )
+        del values[section]
+    if not layer.given and isinstance(values.get("losses"), dict):
+        values["losses"] = {k: v for k, v in values["losses"].items() if k in agent_type.LOSSES}
+    return Layer(layer.source, values, layer.given)

@@ -1,0 +1,1 @@
+"""What the learner draws from: the replay and the overlay images."""

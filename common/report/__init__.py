@@ -1,0 +1,1 @@
+"""Pieces of HTML pages and the plots on them."""

@@ -1,0 +1,1 @@
+"""Learning on tensors: no files, no environments, no plots."""

@@ -1,0 +1,1 @@
+"""A run: its loop, its evaluation, and all that it leaves in its folder."""

@@ -1,0 +1,270 @@
+"""A run's folder: what is where, who may write to it, and where its numbers come from.
+
+config.yaml       the resolved configuration
+provenance.json   versions, git commit, renderer, device, data sources
+…-until-N…        either of these as it was until a resume at step N changed it
+metrics.jsonl     training, one JSON object per line
+eval.jsonl        every evaluation episode
+sheets/STEP.png   what the agent saw in the evaluation at that step
+checkpoint/       see common.run.checkpoint
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from common.config.loading import RESOLVED_NAME, to_yaml
+from common.config.schema import Config
+from common.errors import UserError
+from common.run.checkpoint import write_atomically
+from common.run.records import Record, read_json_lines
+
+PACKAGES = (
+    "torch",
+    "kornia",
+    "dm_control",
+    "mujoco",
+    "gymnasium",
+    "numpy",
+    "einops",
+    "opencv-python-headless",
+)
+
+
+PROVENANCE = "provenance.json"
+EPISODE = {"step": int, "shift": str, "return": int | float}
+"""What every line of eval.jsonl holds, among other things."""
+
+
+class RunFolder:
+    """An open, locked run folder. The lock goes with the process, however it ends.
+
+    Args:
+        path: the folder, which exists.
+        provenance: see `provenance`; None if this process will not train in it.
+
+    Raises:
+        UserError: another process is training in the folder, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, provenance: dict[str, Any] | None = None) -> None:
+        self.path = path
+        self.provenance = provenance
+        self.metrics = path / "metrics.jsonl"
+        self.evaluations = path / "eval.jsonl"
+        self.checkpoint = path / "checkpoint"
+        try:
+            self._lock = (path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"run folder {path} cannot be written ({error.strerror})") from error
+        if not _acquired(self._lock):
+            self._lock.close()
+            raise UserError(f"{path}: another process is training in this run folder")
+
+    @classmethod
+    def create(cls, config: Config, provenance: dict[str, Any], checkpoint_bytes: int) -> Self:
+        """Make the folder of a new run, with its configuration and provenance.
+
+        Args:
+            config: resolved, without any `auto` left.
+            provenance: see `provenance`.
+            checkpoint_bytes: size that the checkpoints may reach.
+
+        Raises:
+            UserError: the folder holds a run already, cannot be made, or the disk is too small.
+        """
+        path = config.run_folder()
+        check_disk(path, checkpoint_bytes)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run folder {path} cannot be made ({error.strerror}); set run.dir") from error
+        folder = cls(path, provenance)
+        try:
+            folder._begin(config)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def _begin(self, config: Config) -> None:
+        # Once the folder is locked, so that of two runs that start at once the second sees the first.
+        if (self.path / RESOLVED_NAME).exists():
+            raise UserError(
+                f"{self.path} already holds a run: continue it with --resume {self.path}, or give another "
+                "run.dir or run.name"
+            )
+        try:
+            for name, content in self._records(config).items():
+                write_atomically(self.path / name, content)
+        except OSError as error:
+            for name in (PROVENANCE, ".lock"):
+                (self.path / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds other things
+                self.path.rmdir()
+            raise UserError(
+                f"run folder {self.path} cannot be written ({error.strerror}); set run.dir"
+            ) from error
+
+    @classmethod
+    def reopen(cls, path: Path, provenance: dict[str, Any]) -> Self:
+        """The folder of a run that goes on, with what it goes on with.
+
+        Raises:
+            UserError: see the class; or something in it leads out of it.
+        """
+        refuse_links(path)
+        return cls(path, provenance)
+
+    def keep(self, config: Config, step: int) -> None:
+        """Store the configuration and provenance with which a run goes on, and those before if they differ.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        for name, content in self._records(config).items():
+            path = self.path / name
+            stored = path.read_bytes() if path.exists() else None
+            if stored == content:
+                continue
+            before = path.with_stem(f"{path.stem}-until-{step}")
+            try:
+                # If it exists, a resume at this step got no further: nothing was learnt with `stored`.
+                if stored is not None and not before.exists():
+                    write_atomically(before, stored)
+                write_atomically(path, content)
+            except OSError as error:
+                raise UserError(f"run folder {self.path} cannot be written ({error.strerror})") from error
+
+    def _records(self, config: Config) -> dict[str, bytes]:
+        """The files that say with what a run is made, last the one that makes the folder a run."""
+        assert self.provenance is not None
+        found = json.dumps(self.provenance, indent=1, default=str).encode()
+        return {PROVENANCE: found, RESOLVED_NAME: to_yaml(config).encode()}
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        self._lock.close()
+
+    def records(self) -> list[Record]:
+        """Every line of metrics.jsonl, and each evaluation in short, in the order of steps.
+
+        An evaluation's `sheet` is the path of its picture, where there is one.
+
+        Raises:
+            CorruptFile: one of the files is damaged.
+        """
+        metrics = read_json_lines(self.metrics, {"step": int})
+        evaluations = summaries(read_json_lines(self.evaluations, EPISODE))
+        for record in evaluations:
+            if (sheet := sheet_of(self.path, record["step"])).is_file():
+                record["sheet"] = sheet
+        return sorted(metrics + evaluations, key=lambda record: record["step"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def sheet_of(run: Path, step: int) -> Path:
+    """The picture of the evaluation at a step."""
+    return run / "sheets" / f"{step:08}.png"
+
+
+def _acquired(file: IO[str]) -> bool:
+    """Lock a file, unless another process keeps it locked for longer than it takes to look at a lock."""
+    for _ in range(20):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise UserError if anything in a run folder leads out of it: the folder may come from a stranger,
+    and what is written to a link is written to where it leads."""
+    root = folder.resolve()
+    for path in folder.rglob("*"):
+        # Inside the folders of earlier W&B runs nothing is written again, and W&B links its logs there.
+        # Training's lie in wandb/, an explanation's in explain/wandb/.
+        parts = path.relative_to(folder).parts
+        if (parts[0] == "wandb" and len(parts) > 2) or (parts[:2] == ("explain", "wandb") and len(parts) > 3):
+            continue
+        if not path.resolve().is_relative_to(root):
+            raise UserError(
+                f"{path} leads out of the run folder, to {path.resolve()}: put a copy in its place"
+            )
+        if not (path.is_file() or path.is_dir() or path.is_symlink()):
+            raise UserError(f"{path} is neither a file nor a folder: remove it")
+
+
+def summaries(episodes: list[Record]) -> list[Record]:
+    """One record per evaluation: `eval/<shift>`, the mean return of its episodes, and `explain/<shift>/…`,
+    what was measured of the first of them."""
+    returns: dict[int, dict[str, list[float]]] = {}
+    explained: dict[int, Record] = {}
+    for episode in episodes:
+        step, shift = episode["step"], episode["shift"]
+        returns.setdefault(step, {}).setdefault(shift, []).append(episode["return"])
+        found = episode.get("explained")
+        for name, value in found.items() if isinstance(found, dict) else ():
+            if isinstance(value, float):  # null where no frame defines it
+                explained.setdefault(step, {})[f"explain/{shift}/{name}"] = value
+    return [
+        {"step": step}
+        | {f"eval/{shift}": sum(values) / len(values) for shift, values in shifts.items()}
+        | explained.get(step, {})
+        for step, shifts in returns.items()
+    ]
+
+
+def check_disk(path: Path, needed: int) -> None:
+    """Raise UserError, with the numbers, if fewer than `needed` bytes are free on the disk for `path`."""
+    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise UserError(
+            f"checkpoints of this run take up to {needed / 1e9:.1f} GB but the disk of {existing} has "
+            f"{free / 1e9:.1f} GB free: set checkpoint.replay=none, or run.dir to a larger disk"
+        )
+
+
+def provenance(**found: Any) -> dict[str, Any]:
+    """Where a run's numbers come from: code and versions, and what the caller found out."""
+    return {
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "packages": {name: version(name) for name in PACKAGES},
+        **found,
+    }
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with `-dirty` if files differ from it; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    described = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or None

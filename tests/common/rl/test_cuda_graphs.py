@@ -1,0 +1,157 @@
+"""The update as a program: compiled parts give eager's numbers, and nothing in it waits for a device."""
+
+import random
+import shutil
+
+import pytest
+import torch
+
+from common.config.loading import load
+from common.config.registry import agent_class
+from common.errors import UserError
+from common.rl.batch import Batch
+from common.rl.sac import SAC
+from common.run.device import concrete
+from tests import released
+from tests.synchronisation import ForbidSynchronisation
+
+AGENTS = ("sac", "sgqn", "smg")
+FULL, CRITIC_ONLY = 2000, 2001
+
+
+def build(name, *overrides):
+    small = ["amp=off", "env.image_size=24", "device=cpu", *overrides]
+    config = concrete(load(name, "walker_walk", "smoke", overrides=small))
+
+    def images(count):
+        return torch.rand(count, 3, 24, 24, device=config.device) * 255
+
+    torch.manual_seed(0)
+    return agent_class(name)(config, 3, images, config.device)
+
+
+def batch(size=8):
+    torch.manual_seed(1)
+    frames = torch.randint(0, 256, (size, 12, 24, 24), dtype=torch.uint8)
+    ones = torch.ones(size, 1)
+    return Batch(frames[:, :9], torch.rand(size, 3) * 2 - 1, ones, frames[:, 3:], ones)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # Dynamo itself looks at the inputs' .grad
+def test_compiled_parts_give_the_numbers_of_eager_ones(name, monkeypatch):
+    # Traced and differentiated as for any back end, but run by PyTorch's own kernels: the C++ of SGQN's and
+    # SMG's parts takes minutes to build.
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda part, **how: compile_(part, backend="aot_eager", **how))
+    compare_compiled_with_eager(name, weights=True)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which Inductor compiles its C++ with")
+@pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore:`torch.jit")  # PyTorch's own
+def test_compiled_c_plus_plus_gives_the_numbers_of_eager_parts(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled before, nothing kept
+    monkeypatch.setattr(SAC, "COMPILED", ("critic_losses",))  # the others take as long again
+    # Adam makes of the last bit of a small gradient a step of a whole learning rate.
+    compare_compiled_with_eager("sac", weights=False)
+
+
+def compare_compiled_with_eager(name, weights):
+    eager, compiled = build(name, "compile=eager"), build(name, "compile=default")
+    for step in (FULL, CRITIC_ONLY):
+        compiled.load_state_dict(eager.state_dict())
+        (metrics, gradients), (metrics_compiled, gradients_compiled) = (
+            losses_and_gradients(agent, step) for agent in (eager, compiled)
+        )
+        for metric, value in metrics.items():
+            torch.testing.assert_close(metrics_compiled[metric], value, rtol=1e-5, atol=1e-6, msg=metric)
+        assert gradients.keys() == gradients_compiled.keys()
+        for names, found in gradients.items():
+            for one, two in zip(found, gradients_compiled[names], strict=True):
+                assert (two - one).norm() <= 1e-4 * one.norm(), names
+        for agent in (eager, compiled):
+            torch.manual_seed(step)
+            agent.update(batch(), step)
+        pairs = zip(released.parameters(eager), released.parameters(compiled), strict=True)
+        for (key, one, part), (_, two, _) in pairs if weights else ():
+            torch.testing.assert_close(two[part], one[part], rtol=1e-4, atol=1e-5, msg=key)
+
+
+def losses_and_gradients(agent, step):
+    """The update's metrics and the gradient of each loss, all at the weights that the agent has."""
+    gradients = {}
+
+    def record(loss, *names, clip=None):
+        parameters = [p for name in names for p in agent.optimizers[name].param_groups[0]["params"]]
+        gradients[names] = torch.autograd.grad(loss, parameters)
+        return torch.nn.utils.get_total_norm(gradients[names])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent, "minimise", record)
+        torch.manual_seed(step)
+        return agent.update(batch(), step), gradients
+
+
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("step", [FULL, CRITIC_ONLY])
+def test_an_update_never_waits_for_the_device(name, step):
+    agent = build(name)
+    agent.update(batch(), step)
+    sample = batch()
+    with ForbidSynchronisation():
+        metrics = agent.update(sample, step)
+    assert all(value.dim() == 0 and not value.requires_grad for value in metrics.values())
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_shapes_of_the_inputs_depend_on_the_plan_alone(name):
+    agent = build(name)
+    shapes = {}
+    for step in range(FULL, FULL + 120):
+        plan = agent.plan(step)
+        found = {key: tuple(value.shape) for key, value in agent.prepare(batch(), plan).items()}
+        assert shapes.setdefault(plan, found) == found
+    # SMG: τ is drawn per batch, so each kind of step has two programs.
+    assert len(shapes) == (4 if name == "smg" else 2)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_bfloat16_stays_close(name):
+    exact, rounded = build(name, "network.filters=16"), build(name, "network.filters=16", "amp=bf16")
+    rounded.load_state_dict(exact.state_dict())
+    losses, gradients = [], []
+    for agent in (exact, rounded):
+        torch.manual_seed(0)
+        plan = agent.plan(FULL)
+        inputs = agent.prepare(batch(64), plan)
+        if name == "smg":
+            inputs["composed"] = inputs["augmented"] = inputs.get("augmented", inputs["obs"].float())
+        terms, _ = agent.critic_losses(inputs)
+        loss = agent.weighted({"bellman": terms["bellman"]})
+        losses.append(loss.item())
+        parameters = list(agent.critic.trunk.parameters())
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+def test_graphs_without_a_gpu_are_refused():
+    with pytest.raises(UserError, match="needs a CUDA device"):
+        build("sac", "compile=graphs")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", AGENTS)
+def test_graphs_give_the_numbers_of_eager_updates(name):
+    agents = [build(name, "device=cuda", f"compile={mode}") for mode in ("eager", "graphs")]
+    agents[1].load_state_dict(agents[0].state_dict())
+    for step in range(FULL, FULL + 4):
+        outcomes = []
+        for agent in agents:
+            torch.manual_seed(step)
+            agent.coin = random.Random(step)  # SMG's: the same τ for both
+            moved = Batch(*(value.cuda() for value in vars(batch()).values()))
+            outcomes.append(agent.update(moved, step))
+        for metric, value in outcomes[0].items():
+            torch.testing.assert_close(outcomes[1][metric], value, rtol=1e-4, atol=1e-5, msg=metric)

@@ -1,0 +1,24 @@
+import pytest
+
+from common.run.foreground import foreground_share, measured
+from tests import runs
+
+# Shares measured at 84×84 under random actions, camera 0, to which the simulator's random states add ±10%.
+SHARES = {"walker_walk": 0.067, "cartpole_swingup": 0.037}
+
+
+@pytest.mark.parametrize("task", SHARES)
+def test_share_is_that_of_the_pixels_that_show_neither_sky_nor_floor(tmp_path, task):
+    share = foreground_share(runs.smoke(tmp_path, "smg", "env.episode_steps=400", task=task), steps=60)
+    assert share.mean == pytest.approx(SHARES[task], rel=0.15)
+    assert 0 <= share.deviation < share.mean
+
+
+def test_auto_becomes_the_measured_share_and_a_number_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(foreground_share, "__defaults__", (5,))
+    smg = measured(runs.smoke(tmp_path, "smg", "smg.rho=auto"))
+    sgqn = measured(runs.smoke(tmp_path, "sgqn", "sgqn.quantile=auto"))
+    assert smg.settings.rho == pytest.approx(1 - sgqn.settings.quantile)
+    assert 0.04 < smg.settings.rho < 0.1
+    fixed = runs.smoke(tmp_path, "smg", "smg.rho=0.3")
+    assert measured(fixed) is fixed

@@ -1,0 +1,111 @@
+"""Runs that are passed on without their checkpoints."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from common import cli
+from common.config.loading import load_run_config
+from common.errors import UserError
+from common.explain.load import load_agent
+from common.run import weights
+from common.run.device import concrete
+from tests import runs
+
+QUICK = ("eval.shifts=[train]", "env.episode_steps=32", "env.action_repeat=4", "train.steps=24")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.run(tmp_path_factory.mktemp("runs") / "run", "smg", *QUICK)
+
+
+@pytest.fixture
+def exported(run: Path, tmp_path: Path) -> Path:
+    assert cli.main(["export", str(run), str(tmp_path / "exported")]) == 0
+    return tmp_path / "exported"
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_an_export_holds_the_records_and_what_was_learnt_rounded_to_half_precision(run: Path, exported: Path):
+    for name in ("metrics.jsonl", "eval.jsonl", "sheets/00000024.png"):
+        assert (exported / name).read_bytes() == (run / name).read_bytes()
+    assert (exported / "weights.pt").stat().st_size < size(run / "checkpoint") / 8
+    trained, kept = (weights.read(folder, "compare") for folder in (run, exported))
+    assert trained.step == kept.step == 24
+    assert set(trained.networks) - set(kept.networks) == {"target"}
+    for name, network in kept.networks.items():
+        for key, value in network.items():
+            torch.testing.assert_close(value.float(), trained.networks[name][key], rtol=2**-11, atol=1e-7)
+
+
+def test_an_export_names_no_folder_of_this_machine_and_is_otherwise_the_run(run: Path, exported: Path):
+    recorded, kept = (yaml.safe_load((folder / "config.yaml").read_text()) for folder in (run, exported))
+    assert recorded["run"]["dir"] == str(run)
+    assert kept == recorded | {
+        "run": recorded["run"] | {"dir": None},
+        "data": recorded["data"] | {"root": None, "overlay": None},
+    }
+    recorded, kept = (json.loads((folder / "provenance.json").read_text()) for folder in (run, exported))
+    assert kept == recorded | {"data": recorded["data"] | {"root": None}}
+    assert kept["data"]["video_hard"]["hash"] == recorded["data"]["video_hard"]["hash"]
+
+
+def test_an_export_says_with_what_the_run_went_on(run: Path, tmp_path: Path):
+    resumed = tmp_path / "resumed"
+    shutil.copytree(run, resumed)
+    earlier = json.loads((run / "provenance.json").read_text()) | {"git_commit": "earlier"}
+    (resumed / "provenance-until-12.json").write_text(json.dumps(earlier))
+    weights.export(resumed, tmp_path / "exported")
+    kept = json.loads((tmp_path / "exported" / "provenance-until-12.json").read_text())
+    assert (kept["git_commit"], kept["data"]["root"]) == ("earlier", None)
+    (resumed / "provenance-until-12.json").write_text("[]")
+    with pytest.raises(UserError, match=r"provenance-until-12\.json cannot be read"):
+        weights.export(resumed, tmp_path / "other")
+
+
+def test_an_exported_agent_acts_like_the_trained_one(run: Path, exported: Path):
+    obs = torch.randint(0, 256, (4, 9, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    actions = {}
+    for folder in (run, exported):
+        agent, step = load_agent(concrete(load_run_config(folder)), folder)
+        assert step == 24
+        actions[folder] = agent.act(obs, sample=False)
+    torch.testing.assert_close(actions[run], actions[exported], rtol=0, atol=0.01)
+    assert not torch.equal(actions[run], actions[exported])
+
+
+def test_an_export_is_evaluated_and_explained_like_a_run(exported: Path, capsys):
+    assert cli.main(["eval", str(exported), "--episodes", "2"]) == 0
+    assert "smg on walker_walk after 24 agent steps" in capsys.readouterr().out
+    assert cli.main(["explain", str(exported), "--frames", "2"]) == 0
+    assert (exported / "explain" / "train.png").exists()
+
+
+def test_what_cannot_be_exported(run: Path, exported: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="exported already holds a run"):
+        weights.export(run, exported)
+    with pytest.raises(UserError, match=r"is no run folder: it has no config\.yaml"):
+        weights.export(tmp_path, tmp_path / "other")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    with pytest.raises(UserError, match="begun has no checkpoint to export"):
+        weights.export(tmp_path / "begun", tmp_path / "other")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        weights.export(run, tmp_path / "file" / "below")
+    assert not (tmp_path / "other").exists()
+
+
+def test_damaged_weights_are_refused(exported: Path):
+    content = (exported / "weights.pt").read_bytes()
+    (exported / "weights.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"weights\.pt"):
+        weights.read(exported, "evaluate")

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from common.rl.augment import crop
-from common.rl.batch import Batch
-from common.rl.cuda_graphs import Inputs
-from common.rl.sac import SAC, Plan
+from common.rl.batch import Batch, Inputs, UpdateSchedule
+from common.rl.sac import SAC
 
 
 class RAD(SAC):
@@ -16,10 +15,10 @@ class RAD(SAC):
 
     CROPS = True
 
-    def prepare(self, batch: Batch, plan: Plan) -> Inputs:
+    def prepare(self, batch: Batch, schedule: UpdateSchedule) -> tuple[Inputs, UpdateSchedule]:
         """SAC's inputs of cropped observations, obs and next_obs each with crops of their own."""
         cropped = replace(batch, obs=self.random_crop(batch.obs), next_obs=self.random_crop(batch.next_obs))
-        return super().prepare(cropped, plan)
+        return super().prepare(cropped, schedule)
 
     def random_crop(self, rendered: Tensor) -> Tensor:
         """A window of `env.image_size` pixels, anywhere in each sample, the same in its stacked frames."""
@@ -28,7 +27,7 @@ class RAD(SAC):
         top, left = torch.randint(places, (2, len(rendered)), device=rendered.device)
         return crop(rendered, top, left, size)
 
-    def view(self, obs: Tensor) -> Tensor:
+    def policy_input(self, obs: Tensor) -> Tensor:
         """The window in the middle: what the policy sees when it acts and is evaluated."""
         size = self.config.env.image_size
         margin = (obs.shape[-1] - size) // 2

@@ -1,6 +1,7 @@
 """SODA: soft data augmentation (Hansen and Wang, ICRA 2021)."""
 
 import copy
+from collections.abc import Iterable
 from typing import Annotated
 
 import torch
@@ -9,11 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from baselines.rad import RAD
-from common.config.schema import Config, Fraction, Positive, Section
-from common.rl.augment import ImageSource
-from common.rl.batch import Batch
-from common.rl.cuda_graphs import Inputs, Metrics
-from common.rl.sac import AuxiliaryPlan, follow, report
+from common.config.schema import Fraction, Positive, Section
+from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
+from common.rl.networks import orthogonal
+from common.rl.optim import polyak_update
 
 
 class Settings(Section):
@@ -24,6 +24,13 @@ class Settings(Section):
     auxiliary_every: Positive
 
 
+class SODAInputs(Inputs, total=False):
+    """SAC's inputs and those of SODA's auxiliary task, of transitions of its own."""
+
+    plain: Tensor  # (B', 3F, H, W), 0-255, a crop
+    softly_augmented: Tensor  # (B', 3F, H, W), 0-255, τ of another crop of the same
+
+
 class SODA(RAD):
     """RAD whose policy never sees τ, while its encoder learns to give τ(o) the latent of o.
 
@@ -32,78 +39,53 @@ class SODA(RAD):
     """
 
     LOSSES: tuple[str, ...] = ("bellman", "latent_consistency")
+    AUXILIARY = ("latent_consistency",)
     SECTION = "soda"
     Settings = Settings
+    settings: Settings
 
-    def __init__(
-        self,
-        config: Config,
-        action_size: int,
-        images: ImageSource,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        super().__init__(config, action_size, images, device)
-        trunk, latent = self.critic.trunk, config.network.latent
-        self.projection = self.add(NormalisedMLP(trunk.output_size, latent), initialise_weights=True)
-        self.predictor = self.add(NormalisedMLP(latent, latent), initialise_weights=True)
+    def build(self) -> None:
+        super().build()
+        trunk, latent = self.critic.trunk, self.config.network.latent
+        self.projection = orthogonal(NormalisedMLP(trunk.output_size, latent))
+        self.predictor = orthogonal(NormalisedMLP(latent, latent))
         self.target_trunk = copy.deepcopy(trunk).requires_grad_(False)
         self.target_projection = copy.deepcopy(self.projection).requires_grad_(False)
-        self.networks |= {
-            "projection": self.projection,
-            "predictor": self.predictor,
-            "target_trunk": self.target_trunk,
-            "target_projection": self.target_projection,
-        }
-        learnt = nn.ModuleList([trunk, self.projection, self.predictor])
-        self.optimizers["auxiliary"] = self.adam("auxiliary", learnt.parameters())
 
-    def plan(self, step: int) -> AuxiliaryPlan:
-        base = super().plan(step)
-        auxiliary = self.active("latent_consistency") and step % self.settings.auxiliary_every == 0
-        return AuxiliaryPlan(base.actor, base.targets, auxiliary)
+    def optimized(self) -> dict[str, Iterable[nn.Parameter]]:
+        """SAC's, and trunk, projection and predictor together."""
+        learnt = nn.ModuleList([self.critic.trunk, self.projection, self.predictor])
+        return super().optimized() | {"auxiliary": learnt.parameters()}
 
     def batch_size(self, step: int) -> int:
         """SAC's batch and, where the auxiliary update runs, one of its own."""
-        extra = self.settings.batch if self.plan(step).auxiliary else 0
+        extra = self.settings.batch if self.schedule(step).auxiliary else 0
         return super().batch_size(step) + extra
 
-    def prepare(self, batch: Batch, plan: AuxiliaryPlan) -> Inputs:
+    def prepare(self, batch: Batch, schedule: UpdateSchedule) -> tuple[SODAInputs, UpdateSchedule]:
         batch, separate = batch.split(self.config.train.batch)
-        inputs = super().prepare(batch, plan)
-        if plan.auxiliary:
+        prepared, schedule = super().prepare(batch, schedule)
+        inputs = SODAInputs(**prepared)
+        if schedule.auxiliary:
             inputs["plain"] = self.random_crop(separate.obs)
             inputs["softly_augmented"] = self.augment(self.random_crop(separate.obs))  # τ
-        return inputs
+        return inputs, schedule
 
-    def step(self, inputs: Inputs, plan: AuxiliaryPlan) -> Metrics:
-        """Critic, actor, targets, then the auxiliary task (algorithm 1)."""
-        metrics = super().step(inputs, plan)
-        if plan.auxiliary:
-            metrics |= self.update_encoder(inputs)
+    def update_auxiliary(self, inputs: SODAInputs, schedule: UpdateSchedule) -> Metrics:
+        """One step of trunk, projection and predictor; then the slow copies follow."""
+        metrics = super().update_auxiliary(inputs, schedule)
+        polyak_update(self.target_trunk, self.critic.trunk, self.settings.tau)
+        polyak_update(self.target_projection, self.projection, self.settings.tau)
         return metrics
 
-    def update_encoder(self, inputs: Inputs) -> Metrics:
-        """One step of trunk, projection and predictor; then the slow copies follow."""
-        terms = self.auxiliary_losses(inputs)
-        self.minimise(self.weighted(terms), "auxiliary", clip=self.config.optim.auxiliary.clip)
-        self.update_slow_copies()
-        return report(terms)
-
-    def encoder_losses(self, inputs: Inputs, plan: AuxiliaryPlan) -> dict[str, Tensor]:
-        terms = super().encoder_losses(inputs, plan)
-        return terms | (self.auxiliary_losses(inputs) if plan.auxiliary else {})
-
-    def auxiliary_losses(self, inputs: Inputs) -> dict[str, Tensor]:
+    def auxiliary_losses(
+        self, inputs: SODAInputs, schedule: UpdateSchedule
+    ) -> tuple[dict[str, Tensor], Metrics]:
         """The prediction of the slow copies' latents, compared with them."""
         predicted = self.predictor(self.projection(self.critic.trunk(inputs["softly_augmented"])))
         with torch.no_grad():
             target = self.target_projection(self.target_trunk(inputs["plain"]))
-        return {"latent_consistency": latent_consistency(predicted, target)}
-
-    def update_slow_copies(self) -> None:
-        """Exponential moving average of trunk and projection."""
-        follow(self.target_trunk, self.critic.trunk, self.settings.tau)
-        follow(self.target_projection, self.projection, self.settings.tau)
+        return {"latent_consistency": latent_consistency(predicted, target)}, {}
 
 
 def latent_consistency(predicted: Tensor, target: Tensor) -> Tensor:

@@ -9,9 +9,7 @@ from torch import Tensor
 from baselines.drq import DrQ
 from common.config.schema import Probability, Section
 from common.rl.augment import spectrum_mask
-from common.rl.batch import Batch
-from common.rl.cuda_graphs import Inputs
-from common.rl.sac import Plan
+from common.rl.batch import Batch, Inputs, UpdateSchedule
 
 # Of a band's lower limit and width, which the released code rounds.
 DECIMALS = 2
@@ -33,9 +31,11 @@ class SRM(DrQ):
     SECTION = "srm"
     Settings = Settings
 
-    def prepare(self, batch: Batch, plan: Plan) -> Inputs:
-        inputs = super().prepare(batch, plan)
-        return inputs | {"obs": self.erase(inputs["obs"].float())}
+    settings: Settings
+
+    def prepare(self, batch: Batch, schedule: UpdateSchedule) -> tuple[Inputs, UpdateSchedule]:
+        inputs, schedule = super().prepare(batch, schedule)
+        return inputs | {"obs": self.erase(inputs["obs"].float())}, schedule
 
     def erase(self, obs: Tensor) -> Tensor:
         """With the configured probability, one band out of all observations of the batch."""

@@ -4,9 +4,8 @@ from torch import Tensor
 
 from baselines.drq import DrQ
 from common.rl import losses
-from common.rl.batch import Batch
-from common.rl.cuda_graphs import Inputs, Metrics
-from common.rl.sac import Plan, values
+from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
+from common.rl.sac import q_metrics
 
 
 class SVEA(DrQ):
@@ -18,20 +17,20 @@ class SVEA(DrQ):
 
     LOSSES: tuple[str, ...] = ("bellman", "augmented_bellman")
 
-    def prepare(self, batch: Batch, plan: Plan) -> Inputs:
-        inputs = super().prepare(batch, plan)
+    def prepare(self, batch: Batch, schedule: UpdateSchedule) -> tuple[Inputs, UpdateSchedule]:
+        inputs, schedule = super().prepare(batch, schedule)
         if self.active("augmented_bellman"):
             inputs["augmented"] = self.augment(inputs["obs"])  # τ(o)
-        return inputs
+        return inputs, schedule
 
     def critic_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
         """Bellman loss of o, weight α, and of τ(o), weight β, to one target."""
         if not self.active("augmented_bellman"):
             return super().critic_losses(inputs)
         target = self.target_q(inputs)
-        q, q_augmented = self.critic.of_two(inputs["obs"], inputs["augmented"], inputs["action"])
+        q, q_augmented = self.critic.q_of_two(inputs["obs"], inputs["augmented"], inputs["action"])
         terms = {
             "bellman": losses.bellman(q, target),
             "augmented_bellman": losses.bellman(q_augmented, target),
         }
-        return terms, values(q, target)
+        return terms, q_metrics(q, target)

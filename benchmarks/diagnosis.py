@@ -48,8 +48,8 @@ def measure(config: Config, repeats: int) -> dict[str, float]:
     length = episode_length(config)
     whole = config.train.model_copy(update={"batch": length})
     episode = random_batch(config.model_copy(update={"train": whole}))
-    plan = agent.plan(FIRST_STEP)
-    inputs = agent.prepare(batch, plan)
+    plan = agent.schedule(FIRST_STEP)
+    inputs, plan = agent.prepare(batch, plan)
     examinations, episodes, seconds = [], [], []
     for repeat in range(repeats + 1):
         update = timed(lambda: [agent.update(batch, FIRST_STEP + odd) for odd in (0, 1)], config) / 2

@@ -19,6 +19,8 @@ import torch
 from benchmarks.machine import command_line, machine, on_gpu, write_json
 from common import gl
 from common.config.loading import load
+from common.rl.batch import Batch, Metrics
+from common.rl.sac import Examination
 from common.run.build import build
 from common.run.console import Console
 from common.run.device import apply_switches, concrete
@@ -102,8 +104,8 @@ def wait_for_updates(trainer: Trainer) -> None:
     """Make every update last until the device has done it."""
     update = trainer.agent.update
 
-    def waited_for(*arguments: Any) -> Any:
-        metrics = update(*arguments)
+    def waited_for(batch: Batch, step: int, examine: Examination | None = None) -> Metrics:
+        metrics = update(batch, step, examine)
         torch.cuda.synchronize(trainer.agent.device)
         return metrics
 

@@ -32,9 +32,9 @@ PARTS = {
     "minimise actor": "actor backward",
     "update_targets": "target networks",
     "compose": "τ_attrib",
-    "see": "models forward",
-    "model_losses": "models' losses",
-    "saliency_losses": "saliency forward",
+    "decode": "models forward",
+    "auxiliary_terms": "models' losses",
+    "auxiliary_losses": "auxiliary losses",
     "minimise auxiliary": "auxiliary backward",
 }
 """Methods of an agent, each without the time of those in it that are listed too; `minimise` by optimiser."""

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from common.rl import losses as sac_losses
 from common.rl.attribution import frame_attribution, guided_gradient
-from common.rl.augment import compose
-from common.rl.cuda_graphs import Inputs, Metrics
+from common.rl.batch import Inputs, Metrics, UpdateSchedule
 from common.rl.frames import apart
 from common.rl.networks import Decoder, FrameDecoder
-from common.rl.sac import SAC, AuxiliaryPlan, Plan
+from common.rl.sac import SAC
 from sgqn import losses as sgqn_losses
-from sgqn.agent import SGQN
+from sgqn.agent import SGQN, SGQNInputs
 from smg import losses as smg_losses
-from smg.agent import SMG, SMGPlan, Views
+from smg.agent import SMG, SMGInputs, SMGSchedule
 
 SWITCHES = ("amp=off", "channels_last=false", "compile=eager", "tf32=false", "optim.fused=false")
 """Overrides that a plain agent is configured with."""
@@ -44,19 +43,13 @@ class PlainSGQN(SGQN):
 
     actor_losses = PlainSAC.actor_losses
 
-    def step(self, inputs: Inputs, plan: AuxiliaryPlan) -> Metrics:
-        metrics = self.update_critic(inputs)
+    def update_critic(self, inputs: SGQNInputs) -> Metrics:
+        metrics = super().update_critic(inputs)
         self.attribution_after = self.attribution(inputs)
         self.mask(self.attribution_after)
-        if plan.actor:
-            metrics |= self.update_actor(inputs)
-        if plan.targets:
-            self.update_targets()
-        if plan.auxiliary:
-            metrics |= self.update_saliency(inputs)
         return metrics
 
-    def critic_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
+    def critic_losses(self, inputs: SGQNInputs) -> tuple[dict[str, Tensor], Metrics]:
         target = self.target_q(inputs)
         obs, action = inputs["obs"], inputs["action"]
         salient = sgqn_losses.masked(obs.float(), self.mask(self.attribution(inputs)), inputs["fill"])
@@ -66,21 +59,21 @@ class PlainSGQN(SGQN):
             "consistency": sgqn_losses.consistency(q, self.critic(salient, action)),
         }, {}
 
-    def update_saliency(self, inputs: Inputs) -> Metrics:
+    def auxiliary_losses(
+        self, inputs: SGQNInputs, schedule: UpdateSchedule
+    ) -> tuple[dict[str, Tensor], Metrics]:
         logits = plain_decode(
             self.predictor, torch.cat([self.critic.encode(inputs["augmented"]), inputs["action"]], 1)
         )
-        loss = sgqn_losses.self_supervised(logits, self.mask(self.attribution_after))
-        self.minimise(self.weighted({"self_supervised": loss}), "auxiliary")
-        return {}
+        return {"self_supervised": sgqn_losses.self_supervised(logits, self.mask(self.attribution_after))}, {}
 
-    def attribution(self, inputs: Inputs) -> Tensor:
+    def attribution(self, inputs: SGQNInputs) -> Tensor:
         """Guided backpropagation to each frame, (B, F, H, W)."""
         return frame_attribution(guided_gradient(self.critic, inputs["obs"], inputs["action"]))
 
     def mask(self, attribution: Tensor) -> Tensor:
         """The saliency mask by `torch.quantile`."""
-        threshold = torch.quantile(attribution.flatten(2), self.settings.quantile, dim=2)
+        threshold = torch.quantile(attribution.flatten(2), float(self.settings.quantile), dim=2)
         return attribution >= threshold[..., None, None]
 
 
@@ -89,24 +82,8 @@ class PlainSMG(SMG):
 
     actor_losses = PlainSAC.actor_losses
 
-    def composes(self, plan: SMGPlan) -> bool:
-        return True
-
-    def step(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
-        with torch.no_grad():
-            mask = self.paint(inputs["obs"])[1]
-            composed = compose(inputs["obs"].float(), mask.squeeze(2), inputs["backdrop"])
-        inputs = inputs | {"composed": composed}
-        if plan.attribution:
-            inputs = inputs | {"augmented": composed}
-        return self.update_in_order(inputs, plan)
-
-    def update_in_order(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
-        """Critic, actor, targets, models."""
-        metrics = SAC.step(self, inputs, plan)
-        if plan.models:
-            metrics |= self.update_models(inputs, plan)
-        return metrics
+    def views_read(self, schedule: SMGSchedule) -> set[str]:
+        return super().views_read(schedule) | {"composed"}
 
     def critic_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
         target = self.target_q(inputs)
@@ -117,25 +94,21 @@ class PlainSMG(SMG):
             "q_consistency": smg_losses.q_consistency(q_augmented, q),
         }, {}
 
-    def see(self, inputs: Inputs) -> Views:
-        """Nothing: every term paints what it needs."""
-        return Views({}, {}, {})
-
-    def model_losses(self, views: Views, inputs: Inputs, plan: SMGPlan) -> dict[str, Tensor]:
+    def auxiliary_losses(self, inputs: SMGInputs, schedule: SMGSchedule) -> tuple[dict[str, Tensor], Metrics]:
         obs, action = inputs["obs"].float(), inputs["action"]
         terms = {}
         latents = torch.cat([self.critic.encode(obs), self.critic.encode(inputs["next_obs"])], 1)
         terms["empowerment"] = smg_losses.empowerment(self.inverse_dynamics(latents), action)
         reconstructed = smg_losses.reconstruct(*self.paint(obs), self.paint_background(obs))
         terms["reconstruction"] = smg_losses.reconstruction(reconstructed, apart(obs))
-        if plan.mask_ratio:
-            terms["mask_ratio"] = smg_losses.mask_ratio(self.paint(obs)[1], self.settings.rho)
+        if schedule.mask_ratio:
+            terms["mask_ratio"] = smg_losses.mask_ratio(self.paint(obs)[1], float(self.settings.rho))
         painted = self.paint_background(inputs["composed"])
         terms["background"] = smg_losses.background(painted, inputs["backdrop"])
         terms["foreground_consistency"] = smg_losses.foreground_consistency(
-            smg_losses.attribution(*self.paint(inputs["augmented"])), smg_losses.attribution(*self.paint(obs))
+            smg_losses.attended(*self.paint(inputs["augmented"])), smg_losses.attended(*self.paint(obs))
         )
-        return terms
+        return terms, {}
 
     def paint(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """o⁺ (B, F, 3, H, W) and M (B, F, 1, H, W)."""
@@ -162,9 +135,9 @@ def plain_decode(decoder: Decoder, latent: Tensor) -> Tensor:
 
 
 PLAIN: dict[str, type[SAC]] = {"sac": PlainSAC, "sgqn": PlainSGQN, "smg": PlainSMG}
-PLANS: dict[str, tuple[Plan, Plan]] = {
-    "sac": (Plan(False, False), Plan(True, True)),
-    "sgqn": (AuxiliaryPlan(False, False, False), AuxiliaryPlan(True, True, True)),
-    "smg": (SMGPlan(False, False, False, True, False), SMGPlan(True, True, True, True, False)),
+PLANS: dict[str, tuple[UpdateSchedule, UpdateSchedule]] = {
+    "sac": (UpdateSchedule(False, False), UpdateSchedule(True, True)),
+    "sgqn": (UpdateSchedule(False, False, False), UpdateSchedule(True, True, True)),
+    "smg": (SMGSchedule(False, False, False), SMGSchedule(True, True, True)),
 }
 """A critic-only and a full step of each agent."""

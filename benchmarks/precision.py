@@ -51,9 +51,11 @@ def deviations(name: str, seed: int) -> dict[str, float]:
     stored = released.numbers("sgqn" if name == "sac" else name)
     exact, rounded = (build(name, amp, seed, stored) for amp in ("off", "bf16"))
     rounded.load_state_dict(exact.state_dict())
-    plan = exact.plan(FULL)
+    plan = exact.schedule(FULL)
     torch.manual_seed(seed)
-    inputs = exact.prepare(Batch(**{key: released.tensor(stored[f"batch/{key}"]) for key in KEYS}), plan)
+    inputs, plan = exact.prepare(
+        Batch(**{key: released.tensor(stored[f"batch/{key}"]) for key in KEYS}), plan
+    )
     figures = {}
     if name == "sgqn":
         masks = [agent.saliency(inputs["obs"], inputs["action"]) for agent in (exact, rounded)]

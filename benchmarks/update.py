@@ -119,8 +119,8 @@ def measure(agent: Any, config: Config, repeats: int) -> dict[str, float]:
     counter = FlopCounterMode(display=False)
     if config.compile != "default":  # the counter sees nothing inside a compiled part
         with counter:
-            agent.step(agent.prepare(batch, plan := agent.plan(FIRST_STEP)), plan)
-            agent.step(agent.prepare(batch, plan := agent.plan(FIRST_STEP + 1)), plan)
+            agent.step(*agent.prepare(batch, agent.schedule(FIRST_STEP)))
+            agent.step(*agent.prepare(batch, agent.schedule(FIRST_STEP + 1)))
     steps = 2 if config.device == "cpu" else 100
     first = FIRST_STEP + warm_up
 

@@ -1,22 +1,20 @@
 """SMG: separated models for generalization (Zhang et al., NeurIPS 2024)."""
 
 import copy
-import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from common.config.schema import Config, Count, Positive, Probability, Section, Share
+from common.config.schema import Count, Positive, Probability, Section, Share
 from common.rl import losses as sac_losses
-from common.rl.augment import Augmentation, ImageSource, build_augmentation, compose
-from common.rl.batch import Batch
-from common.rl.cuda_graphs import Inputs, Metrics
+from common.rl.augment import Augmentation, build_augmentation, compose
+from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
 from common.rl.frames import apart, stacked
-from common.rl.networks import MLP
-from common.rl.sac import SAC, Plan, report, values
+from common.rl.networks import MLP, orthogonal
+from common.rl.sac import SAC, q_metrics
 from smg import losses
 from smg.networks import BackgroundDecoder, BackgroundEncoder, Foreground, ForegroundDecoder
 
@@ -30,22 +28,39 @@ class Settings(Section):
     auxiliary_every: Positive
 
 
-@dataclass(frozen=True)
-class SMGPlan(Plan):
-    """SAC's plan, whether the models learn, with which terms, and which τ was drawn for the batch."""
+class SMGInputs(Inputs, total=False):
+    """SAC's inputs and SMG's views of the batch."""
 
-    models: bool
-    mask_ratio: bool
-    attribution: bool
+    backdrop: Tensor  # ε (B, 3, H, W), 0-255
+    composed: Tensor  # τ_attrib(obs) (B, 3F, H, W), 0-255
 
 
 @dataclass(frozen=True)
-class Views:
-    """What the models make of a batch, by the name of the view: obs, next_obs, augmented or composed."""
+class SMGSchedule(UpdateSchedule):
+    """SAC's schedule, whether the mask's ratio counts yet, and which τ was drawn for the batch."""
+
+    mask_ratio: bool = True
+    attribution: bool = False
+    """τ is the attribution augmentation; otherwise it is what `augmentation:` names, or overlay."""
+
+
+class Reads(NamedTuple):
+    """The views of a batch that a loss reads, by what is made of them; views are keys of `SMGInputs`."""
+
+    q: tuple[str, ...] = ()
+    latent: tuple[str, ...] = ()
+    foreground: tuple[str, ...] = ()
+    background: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the models make of a batch, by the name of the view."""
 
     latent: dict[str, Tensor]
     """z⁺ (B, latent)."""
     foreground: dict[str, Foreground]
+    """o⁺ and M."""
     background: dict[str, Tensor]
     """o⁻ (B, F, 3, H, W)."""
 
@@ -53,64 +68,37 @@ class Views:
 class SMG(SAC):
     """SAC on the foreground encoder of two image models that split an observation by a mask."""
 
-    LOSSES = (
-        "bellman",
-        "q_consistency",
-        "reconstruction",
-        "mask_ratio",
-        "background",
-        "empowerment",
-        "foreground_consistency",
-    )
-    COMPILED = (*SAC.COMPILED, "compose", "see", "model_losses")
+    READS: ClassVar[dict[str, Reads]] = {
+        "q_consistency": Reads(q=("obs", "augmented")),
+        "reconstruction": Reads(foreground=("obs",), background=("obs",)),
+        "mask_ratio": Reads(foreground=("obs",)),
+        "background": Reads(background=("composed",)),
+        "empowerment": Reads(latent=("obs", "next_obs")),
+        "foreground_consistency": Reads(foreground=("obs", "augmented")),
+    }
+    """What each loss reads. One of `AUXILIARY` is computed by the method `<name>_loss`."""
+    AUXILIARY = ("reconstruction", "mask_ratio", "background", "empowerment", "foreground_consistency")
+    LOSSES = ("bellman", "q_consistency", *AUXILIARY)
+    COMPILED = (*SAC.COMPILED, "compose", "decode", "auxiliary_terms")
     SECTION = "smg"
     Settings = Settings
+    settings: Settings
 
-    def __init__(
-        self,
-        config: Config,
-        action_size: int,
-        images: ImageSource,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        super().__init__(config, action_size, images, device)
-        env, network = config.env, config.network
+    def build(self) -> None:
+        super().build()
+        env, network = self.config.env, self.config.network
         shape = (network.latent, env.frames, network.decoder_filters)
-        self.foreground = self.add(ForegroundDecoder(*shape, 4, env.image_size), initialise_weights=False)
-        self.background = self.add(BackgroundDecoder(*shape, 3, env.image_size), initialise_weights=False)
+        self.foreground = ForegroundDecoder(*shape, 4, env.image_size)
+        self.background = BackgroundDecoder(*shape, 3, env.image_size)
         # Both encoders start alike; what tells them apart is what they must paint.
         self.background_encoder = copy.deepcopy(BackgroundEncoder(self.critic.trunk, self.critic.projection))
-        self.inverse_dynamics = self.add(
-            MLP(2 * network.latent, network.hidden, action_size), initialise_weights=True
-        )
-        models = {
-            "foreground": self.foreground,
-            "background": self.background,
-            "background_encoder": self.background_encoder,
-            "inverse_dynamics": self.inverse_dynamics,
-        }
-        self.networks |= models
-        parameters = list(self.critic.encoder().parameters())  # f⁺
-        for model in models.values():
-            parameters += model.parameters()
-        self.optimizers["auxiliary"] = self.adam("auxiliary", parameters)
-        self.coin = random.Random(config.seed)
+        self.inverse_dynamics = orthogonal(MLP(2 * network.latent, network.hidden, self.action_size))
 
-    def plan(self, step: int) -> SMGPlan:
-        base = super().plan(step)
-        models = step % self.settings.auxiliary_every == 0
-        return SMGPlan(
-            base.actor,
-            base.targets,
-            models=models,
-            mask_ratio=models and self.active("mask_ratio") and step >= self.settings.mask_ratio_from_step,
-            attribution=self.mixture and self.coin.random() < self.settings.attribution_probability,
-        )
-
-    @property
-    def mixture(self) -> bool:
-        """Whether τ is overlay or attribution augmentation by chance, a draw per batch."""
-        return self.config.augmentation == "mixture"
+    def optimized(self) -> dict[str, Iterable[nn.Parameter]]:
+        """SAC's, and f⁺ with the models: both the critic's losses and the models' move f⁺."""
+        models = (self.foreground, self.background, self.background_encoder, self.inverse_dynamics)
+        learnt = nn.ModuleList([self.critic.encoder(), *models])
+        return super().optimized() | {"auxiliary": learnt.parameters()}
 
     def build_augmentation(self) -> Augmentation:
         """τ's overlay half for `mixture`; any other augmentation is τ as it stands."""
@@ -118,106 +106,58 @@ class SMG(SAC):
             return build_augmentation("overlay", self.images, self.config.env.image_size)
         return super().build_augmentation()
 
-    def prepare(self, batch: Batch, plan: SMGPlan) -> Inputs:
-        inputs = super().prepare(batch, plan)
-        if self.composes(plan):
+    @property
+    def mixture(self) -> bool:
+        """Whether τ is overlay or attribution augmentation by chance, a draw per batch."""
+        return self.config.augmentation == "mixture"
+
+    # What is random, and when
+
+    def schedule(self, step: int) -> SMGSchedule:
+        base = super().schedule(step)
+        counts = step >= self.settings.mask_ratio_from_step
+        schedule = SMGSchedule(base.actor, base.targets, base.auxiliary, mask_ratio=counts)
+        return replace(schedule, auxiliary=base.auxiliary and bool(self.terms(schedule)))
+
+    def prepare(self, batch: Batch, schedule: SMGSchedule) -> tuple[SMGInputs, SMGSchedule]:
+        prepared, _ = super().prepare(batch, schedule)
+        inputs = SMGInputs(**prepared)
+        if self.mixture:
+            (chance,) = torch.rand(1).tolist()  # on the host: nothing waits for the device
+            schedule = replace(schedule, attribution=chance < self.settings.attribution_probability)
+        views = self.views_read(schedule)
+        if "composed" in views:
             inputs["backdrop"] = self.images(len(batch.obs)).float()  # ε of τ_attrib
-        if self.augments(plan) and not plan.attribution:
+        if "augmented" in views and not schedule.attribution:
             inputs["augmented"] = self.augment(inputs["obs"])
-        return inputs
+        return inputs, schedule
 
-    def augments(self, plan: SMGPlan) -> bool:
-        """Whether a loss of this step reads τ(o)."""
-        return self.active("q_consistency") or (plan.models and self.active("foreground_consistency"))
+    def terms(self, schedule: SMGSchedule) -> list[str]:
+        """The auxiliary losses that this update computes."""
+        waiting = () if schedule.mask_ratio else ("mask_ratio",)
+        return [name for name in self.AUXILIARY if self.active(name) and name not in waiting]
 
-    def composes(self, plan: SMGPlan) -> bool:
-        """Whether a loss of this step reads τ_attrib(o)."""
-        return (plan.attribution and self.augments(plan)) or (plan.models and self.active("background"))
+    def views_read(self, schedule: SMGSchedule) -> set[str]:
+        """The views that some loss of this update reads."""
+        reading = [name for name in self.READS if name not in self.AUXILIARY and self.active(name)]
+        reading += self.terms(schedule) if schedule.auxiliary else []
+        views = {view for name in reading for made in self.READS[name] for view in made}
+        return views | {"composed"} if schedule.attribution and "augmented" in views else views
 
-    def step(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
-        """Critic, actor, targets, separated models (section 3 of the paper)."""
-        inputs = self.completed(inputs, plan)
-        metrics = super().step(inputs, plan)
-        if plan.models:
-            metrics |= self.update_models(inputs, plan)
-        return metrics
+    # Learning
 
-    def completed(self, inputs: Inputs, plan: SMGPlan) -> Inputs:
-        """The inputs with the views that the current mask composes."""
-        if self.composes(plan):
+    def step(self, inputs: SMGInputs, schedule: SMGSchedule) -> Metrics:
+        """Compose the views with the current mask, then critic, actor, targets, models (section 3)."""
+        return super().step(self.with_views(inputs, schedule), schedule)
+
+    def with_views(self, inputs: SMGInputs, schedule: SMGSchedule) -> SMGInputs:
+        """The inputs and the views that the current mask composes."""
+        views = self.views_read(schedule)
+        if "composed" in views:
             inputs = inputs | {"composed": self.compose(inputs["obs"], inputs["backdrop"])}  # τ_attrib(o)
-        if plan.attribution and self.augments(plan):
+        if "augmented" in views and schedule.attribution:
             inputs = inputs | {"augmented": inputs["composed"]}  # τ(o)
         return inputs
-
-    def critic_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
-        """Bellman loss on o; on τ(o), consistency with Q(o) alone (poster eq. 5)."""
-        target = self.target_q(inputs)
-        obs, action = inputs["obs"], inputs["action"]
-        terms = {}
-        if self.active("q_consistency"):
-            q, q_augmented = self.critic.of_two(obs, inputs["augmented"], action)
-            terms["q_consistency"] = losses.q_consistency(q_augmented, q)
-        else:
-            q = self.critic(obs, action)
-        terms["bellman"] = sac_losses.bellman(q, target)
-        return terms, values(q, target)
-
-    def update_models(self, inputs: Inputs, plan: SMGPlan) -> Metrics:
-        """One step on the weighted sum of the image and action terms, encoders included."""
-        views = self.see(inputs)
-        terms = self.model_losses(views, inputs, plan)
-        metrics = report(terms)
-        if views.foreground:
-            metrics["models/mask_mean"] = views.foreground["obs"].mask.detach().mean()
-        if terms:
-            norm = self.minimise(self.weighted(terms), "auxiliary", clip=self.config.optim.auxiliary.clip)
-            if norm is not None:
-                metrics["models/gradient_norm"] = norm
-        return metrics
-
-    def see(self, inputs: Inputs) -> Views:
-        """z⁺ of o and all else that the active terms read, each network run once on all its views."""
-        reconstruction, background = self.active("reconstruction"), self.active("background")
-        consistency = self.active("foreground_consistency")
-
-        asked = ["obs"] + ["next_obs"] * self.active("empowerment") + ["augmented"] * consistency
-        latents = apply_together(self.critic.encode, {name: inputs[name] for name in asked})  # z⁺
-        painted = ["obs"] * (reconstruction or consistency or self.active("mask_ratio"))
-        painted += ["augmented"] * consistency
-        foreground = {}
-        if painted:
-            batch = len(inputs["obs"])
-            image, mask = self.foreground.images(torch.cat([latents[name] for name in painted]))
-            pairs = map(Foreground, image.split(batch), mask.split(batch))
-            foreground = dict(zip(painted, pairs, strict=True))
-
-        asked = ["obs"] * reconstruction + ["composed"] * background
-        backgrounds = {}
-        if asked:
-            encode, paint = self.background_encoder, self.background.images
-            backgrounds = apply_together(
-                lambda *views: paint(encode(*views)), {name: inputs[name] for name in asked}
-            )
-        return Views(latents, foreground, backgrounds)
-
-    def model_losses(self, views: Views, inputs: Inputs, plan: SMGPlan) -> dict[str, Tensor]:
-        """The separated models' terms, each computed only if it has a weight."""
-        terms = {}
-        if self.active("reconstruction"):
-            reconstructed = losses.reconstruct(*views.foreground["obs"], views.background["obs"])
-            terms["reconstruction"] = losses.reconstruction(reconstructed, apart(inputs["obs"].float()))
-        if plan.mask_ratio:
-            terms["mask_ratio"] = losses.mask_ratio(views.foreground["obs"].mask, self.settings.rho)
-        if self.active("background"):
-            terms["background"] = losses.background(views.background["composed"], inputs["backdrop"])
-        if self.active("empowerment"):
-            ends = torch.cat([views.latent["obs"], views.latent["next_obs"]], 1)
-            terms["empowerment"] = losses.empowerment(self.inverse_dynamics(ends), inputs["action"])
-        if self.active("foreground_consistency"):
-            plain, augmented = (losses.attribution(*views.foreground[name]) for name in ("obs", "augmented"))
-            terms["foreground_consistency"] = losses.foreground_consistency(augmented, plain)
-        return terms
 
     @torch.no_grad()
     def compose(self, obs: Tensor, backdrop: Tensor) -> Tensor:
@@ -225,13 +165,75 @@ class SMG(SAC):
         mask = self.foreground.images(self.critic.encode(obs)).mask
         return compose(obs, mask.squeeze(2), backdrop)
 
-    def encoder_losses(self, inputs: Inputs, plan: SMGPlan) -> dict[str, Tensor]:
-        inputs = self.completed(inputs, plan)
-        terms = super().encoder_losses(inputs, plan)
-        return terms | (self.model_losses(self.see(inputs), inputs, plan) if plan.models else {})
+    def critic_losses(self, inputs: SMGInputs) -> tuple[dict[str, Tensor], Metrics]:
+        """Bellman loss on o; on τ(o), consistency with Q(o) alone (poster eq. 5)."""
+        target = self.target_q(inputs)
+        obs, action = inputs["obs"], inputs["action"]
+        terms = {}
+        if self.active("q_consistency"):
+            q, q_augmented = self.critic.q_of_two(obs, inputs["augmented"], action)
+            terms["q_consistency"] = losses.q_consistency(q_augmented, q)
+        else:
+            q = self.critic(obs, action)
+        terms["bellman"] = sac_losses.bellman(q, target)
+        return terms, q_metrics(q, target)
+
+    def auxiliary_losses(self, inputs: SMGInputs, schedule: SMGSchedule) -> tuple[dict[str, Tensor], Metrics]:
+        """The separated models' terms: decode each view once, then every loss on what it reads."""
+        decoded = self.decode(inputs, schedule)
+        terms = self.auxiliary_terms(decoded, inputs, schedule)
+        seen = decoded.foreground.get("obs")
+        return terms, {} if seen is None else {"models/mask_mean": seen.mask.detach().mean()}
+
+    def decode(self, inputs: SMGInputs, schedule: SMGSchedule) -> Decoded:
+        """All that the terms of this update read, each network run once on all its views."""
+        reads = [self.READS[name] for name in self.terms(schedule)]
+        painted = distinct(each.foreground for each in reads)
+        latents = together(self.critic.encode, inputs, distinct([*(each.latent for each in reads), painted]))
+        foreground = {}
+        if painted:
+            batch = len(inputs["obs"])
+            image, mask = self.foreground.images(torch.cat([latents[view] for view in painted]))
+            pairs = map(Foreground, image.split(batch), mask.split(batch))
+            foreground = dict(zip(painted, pairs, strict=True))
+        background = together(
+            lambda *views: self.background.images(self.background_encoder(*views)),
+            inputs,
+            distinct(each.background for each in reads),
+        )
+        return Decoded(latents, foreground, background)
+
+    def auxiliary_terms(
+        self, decoded: Decoded, inputs: SMGInputs, schedule: SMGSchedule
+    ) -> dict[str, Tensor]:
+        """Each term of this update, by its method."""
+        return {name: getattr(self, f"{name}_loss")(decoded, inputs) for name in self.terms(schedule)}
+
+    def reconstruction_loss(self, decoded: Decoded, inputs: SMGInputs) -> Tensor:
+        reconstructed = losses.reconstruct(*decoded.foreground["obs"], decoded.background["obs"])
+        return losses.reconstruction(reconstructed, apart(inputs["obs"]).to(reconstructed.dtype))
+
+    def mask_ratio_loss(self, decoded: Decoded, inputs: SMGInputs) -> Tensor:
+        return losses.mask_ratio(decoded.foreground["obs"].mask, float(self.settings.rho))
+
+    def background_loss(self, decoded: Decoded, inputs: SMGInputs) -> Tensor:
+        return losses.background(decoded.background["composed"], inputs["backdrop"])
+
+    def empowerment_loss(self, decoded: Decoded, inputs: SMGInputs) -> Tensor:
+        ends = torch.cat([decoded.latent["obs"], decoded.latent["next_obs"]], 1)
+        return losses.empowerment(self.inverse_dynamics(ends), inputs["action"])
+
+    def foreground_consistency_loss(self, decoded: Decoded, inputs: SMGInputs) -> Tensor:
+        plain, augmented = (losses.attended(*decoded.foreground[view]) for view in ("obs", "augmented"))
+        return losses.foreground_consistency(augmented, plain)
+
+    # Looking inside
+
+    def encoder_losses(self, inputs: SMGInputs, schedule: SMGSchedule) -> dict[str, Tensor]:
+        return super().encoder_losses(self.with_views(inputs, schedule), schedule)
 
     def mask_shares(self) -> dict[str, float]:
-        return {"models/mask_mean": self.settings.rho}
+        return {"models/mask_mean": float(self.settings.rho)}
 
     def explain(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
         """SAC's, and what the two models see in uint8 observations (N, 3F, H, W).
@@ -245,22 +247,20 @@ class SMG(SAC):
             background = self.background.images(self.background_encoder(obs))
         return super().explain(obs, action) | {
             "mask": foreground.mask.squeeze(2),
-            "foreground": stacked(losses.attribution(*foreground)),
+            "foreground": stacked(losses.attended(*foreground)),
             "background": stacked(background),
             "reconstruction": stacked(losses.reconstruct(*foreground, background)),
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        version, words, gauss = self.coin.getstate()
-        return super().state_dict() | {"coin": [version, list(words), gauss]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        version, words, gauss = state["coin"]
-        self.coin.setstate((version, tuple(words), gauss))
-
-
-def apply_together(network: Callable[..., Tensor], views: dict[str, Tensor]) -> dict[str, Tensor]:
+def together(network: Callable[..., Tensor], inputs: SMGInputs, views: list[str]) -> dict[str, Tensor]:
     """Run a network on several views of a batch in one pass: name → its rows of the output."""
-    outputs = network(*views.values())
+    if not views:
+        return {}
+    outputs = network(*(inputs[view] for view in views))
     return dict(zip(views, outputs.chunk(len(views)), strict=True))
+
+
+def distinct(groups: Iterable[Iterable[str]]) -> list[str]:
+    """The members of all groups, each once, in order."""
+    return list(dict.fromkeys(view for group in groups for view in group))

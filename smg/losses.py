@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def attribution(foreground: Tensor, mask: Tensor) -> Tensor:
+def attended(foreground: Tensor, mask: Tensor) -> Tensor:
     """Attrib(o) = o⁺ ⊙ M, the pixels the agent attends to."""
     return foreground * mask
 

@@ -67,9 +67,7 @@ def agent(name: str, stored: dict[str, np.ndarray], *overrides: str) -> Any:
 
 def in_precision(agent: Any, precision: torch.dtype) -> None:
     """All that the agent learns in another precision, before its first update."""
-    for network in agent.networks.values():
-        network.to(precision)
-    agent.log_alpha.data = agent.log_alpha.data.to(precision)
+    agent.to(precision)
 
 
 def parameters(agent: Any) -> Iterator[tuple[str, Tensor, Any]]:

@@ -77,7 +77,7 @@ def update(name, agent, stored, trajectory, index, step, precision):
     if index % 2:
         batch |= {key: batch[key].flip(-1) for key in ("obs", "next_obs")}
     inputs = batch | {"noise_next": released.tensor(trajectory["noise_next"][index]).to(precision)}
-    plan = agent.plan(step)
+    plan = agent.schedule(step)
     assert plan.actor == (step % 2 == 0)
     if plan.actor:
         inputs["noise_obs"] = released.tensor(trajectory["noise_obs"][index]).to(precision)

@@ -104,7 +104,7 @@ class Explainer:
             columns: names out of `offered`.
         """
         agent = self.agent
-        seen = agent.view(torch.from_numpy(obs).to(agent.device))
+        seen = agent.policy_input(torch.from_numpy(obs).to(agent.device))
         action = agent.act(seen, sample=False)
         own = agent.explain(seen, action)
         found = {
@@ -119,7 +119,7 @@ class Explainer:
             images["augmented"] = compose(seen, own["mask"].float(), backdrop)
         return Explanation(
             obs=seen.cpu(),
-            truth=agent.view(torch.from_numpy(truth)[:, None])[:, 0],
+            truth=agent.policy_input(torch.from_numpy(truth)[:, None])[:, 0],
             action=action,
             q=self.q(seen, action),
             attributions={name: value.cpu() for name, value in found.items()},
@@ -129,7 +129,7 @@ class Explainer:
 
     def masks(self, obs: np.ndarray, action: Tensor) -> dict[str, Tensor]:
         """The masks (N, F, H, W) alone, of other observations with the same actions."""
-        seen = self.agent.view(torch.from_numpy(obs).to(self.agent.device))
+        seen = self.agent.policy_input(torch.from_numpy(obs).to(self.agent.device))
         own = self.agent.explain(seen, action)
         attribution = (
             own["attribution"] if "attribution" in own else guided_gradient(self.agent.critic, seen, action)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from common.config.shifts import VIEW_SHIFTS
 from common.envs.benchmark import BenchmarkEnv
-from common.run.evaluate import Policy
+from common.run.evaluate import Policy, mean_actions
 from common.run.records import Record
 
 Choose = Callable[[np.ndarray], np.ndarray]
@@ -97,7 +96,7 @@ def by(policy: Policy) -> Choose:
     """The policy's mean."""
 
     def choose(obs: np.ndarray) -> np.ndarray:
-        return policy.act(torch.from_numpy(obs)[None].to(policy.device), sample=False)[0].cpu().numpy()
+        return mean_actions(policy, obs[None])[0]
 
     return choose
 

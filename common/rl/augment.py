@@ -33,7 +33,7 @@ def random_offsets(batch: int, pad: int, device: torch.device) -> Tensor:
     return torch.randint(-pad, pad + 1, (batch, 2), device=device)
 
 
-def shift(images: Tensor, offsets: Tensor) -> Tensor:
+def translate(images: Tensor, offsets: Tensor) -> Tensor:
     """Each image moved by its own whole number of pixels, edge pixels repeated.
 
     Output pixel (y, x) is input pixel (y + offsets[b, 0], x + offsets[b, 1]), which is DrQ's random
@@ -132,7 +132,7 @@ def _floating(images: Tensor) -> Tensor:
 
 
 class RandomShift(GeometricAugmentationBase2D):
-    """`shift` by up to `pad` pixels in each direction."""
+    """`translate` by up to `pad` pixels in each direction."""
 
     def __init__(self, pad: int, p: float = 1.0) -> None:
         super().__init__(p=p)
@@ -152,7 +152,7 @@ class RandomShift(GeometricAugmentationBase2D):
     def apply_transform(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        return shift(input, params["offsets"].to(input.device))
+        return translate(input, params["offsets"].to(input.device))
 
 
 class RandomOverlay(IntensityAugmentationBase2D):

@@ -1,31 +1,50 @@
-"""Runs an agent's update as it stands or as captured CUDA graphs."""
+"""Runs an agent's update as it stands, or as CUDA graphs that are checked before they are trusted."""
 
 import warnings
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.rl.batch import Inputs, Metrics
 
-Inputs = dict[str, Tensor]
-Metrics = dict[str, Tensor]
+SLACK = 3
+"""How many times further from an eager step a replay may end than a second eager step does."""
+SMALLEST_NOISE = 1e-6
+"""Distance between two eager steps that is taken for granted."""
+
+Step = Callable[[Inputs, Any], Metrics]
 
 
-class Programs:
-    """Calls `step(inputs, plan)`, keeping one CUDA graph per plan in mode "graphs".
+class Capture(Protocol):
+    """Makes of a step on fixed input tensors something that repeats it; captures by `_CudaGraph`."""
+
+    def __call__(self, step: Callable[[], Metrics], pool: Any) -> Callable[[], Metrics]:
+        """Record `step` without running it, into a memory pool; the result replays it."""
+        ...
+
+
+class GraphedUpdate:
+    """Calls `step(inputs, schedule)`, in mode "graphs" as one CUDA graph per schedule.
 
     A step must be a fixed-shape tensor program: every random number is in `inputs`, every Python branch
-    depends on `plan` alone, nothing waits for the device. Replaying a graph then does what running the
-    step would, without the cost of launching its kernels one by one.
+    depends on the schedule alone, nothing waits for the device. Replaying a graph then does what running
+    the step would, without the cost of launching its kernels one by one.
+
+    The first replay of each schedule is compared with an eager step from the same state: every metric,
+    every tensor's change and Adam's moments, within `SLACK` times the distance between two eager steps whose
+    samples come in different orders, which is what rounding alone does. If capturing or the comparison
+    fails, the state is put back, a warning says why, and all updates from then on are eager.
 
     Args:
         step: the update; may change parameters and optimiser state in place.
-        mode: "graphs" (CUDA only) captures; "eager" and "default" call the step, in which the agent may
-            have compiled parts.
-        state: returns every tensor that `step` changes in place; capture runs the step for warm-up and
-            puts these back, so that capturing costs no update.
+        reference: the same without compiled parts, for the comparison and when graphs have failed.
+        mode: "graphs" captures (CUDA only); "eager" and "default" call the step.
+        device: where the agent lives.
+        state: returns every tensor that `step` changes in place, by name.
+        capture: what makes graphs; CUDA's, or in tests a stand-in that runs on a CPU.
 
     Raises:
         UserError: "graphs" without a CUDA device.
@@ -33,70 +52,203 @@ class Programs:
 
     def __init__(
         self,
-        step: Callable[[Inputs, Any], Metrics],
+        step: Step,
+        reference: Step,
         mode: str,
         device: torch.device,
-        state: Callable[[], list[Tensor]],
+        state: Callable[[], dict[str, Tensor]],
+        capture: Capture | None = None,
     ) -> None:
-        if mode == "graphs" and device.type != "cuda":
+        if mode == "graphs" and device.type != "cuda" and capture is None:
             raise UserError(f"compile=graphs needs a CUDA device, not {device}: use compile=default or eager")
-        self.mode = mode
-        self.device = device
         self.step = step
+        self.reference = reference
+        self.graphs = mode == "graphs"
+        self.device = device
         self.state = state
-        self.graphs: dict[Hashable, _Graph] = {}
+        self.findings: list[str] = []
+        """What the comparisons found, a line each, for the run's provenance."""
+        self._capture: Capture = capture or _CudaGraph
+        self._pool: Any = None
+        self._captured: dict[Hashable, tuple[dict[str, Tensor], Callable[[], Metrics]]] = {}
 
-    def __call__(self, inputs: Inputs, plan: Hashable) -> Metrics:
+    def __call__(self, inputs: Inputs, schedule: Hashable) -> Metrics:
         """One update; returns detached 0-d tensors that later updates do not overwrite."""
-        if self.mode != "graphs":
-            return self.step(inputs, plan)
-        with torch.cuda.device(self.device):  # whose streams a capture and its replays use
-            if plan not in self.graphs:
-                self.graphs[plan] = _Graph(lambda inputs: self.step(inputs, plan), inputs, self.state)
-            return self.graphs[plan].replay(inputs)
+        if not self.graphs:
+            return self.step(inputs, schedule)
+        tensors = cast(dict[str, Tensor], inputs)
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):  # whose streams a capture and its replays use
+                return self._replayed(tensors, schedule)
+        return self._replayed(tensors, schedule)
 
+    def forget(self) -> None:
+        """Drop all graphs, because tensors that they read were replaced; the next updates capture anew."""
+        self._captured.clear()
+        self._pool = None
 
-class _Graph:
-    """One plan's update captured as a CUDA graph, with its own input buffers."""
+    def _replayed(self, inputs: dict[str, Tensor], schedule: Hashable) -> Metrics:
+        if schedule not in self._captured:
+            return self._first(inputs, schedule)
+        buffers, replay = self._captured[schedule]
+        for name, value in inputs.items():
+            buffers[name].copy_(value, non_blocking=True)
+        return detached_copies(replay())
 
-    def __init__(
-        self, step: Callable[[Inputs], Metrics], inputs: Inputs, state: Callable[[], list[Tensor]]
-    ) -> None:
-        self.inputs = {name: value.clone() for name, value in inputs.items()}
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), warnings.catch_warnings():
+    def _first(self, inputs: dict[str, Tensor], schedule: Hashable) -> Metrics:
+        """Capture a schedule and take its first step, checked; or take it eagerly, now and ever after."""
+        before = {name: value.clone() for name, value in self.state().items()}
+        try:
+            outcome, finding = self._checked(inputs, schedule, before)
+            self.findings.append(f"{schedule}: {finding}")
+            return outcome
+        except Exception as error:  # whatever it is, the run can go on without graphs
+            self._fall_back(schedule, f"{type(error).__name__}: {error}", before)
+        return self.reference(cast(Inputs, inputs), schedule)
+
+    def _checked(
+        self, inputs: dict[str, Tensor], schedule: Hashable, before: dict[str, Tensor]
+    ) -> tuple[Metrics, str]:
+        buffers = {name: value.clone() for name, value in inputs.items()}
+        # Besides the comparison, these create the optimisers' state and let cuDNN and the allocator settle.
+        runs: list[dict[str, Tensor]] = []
+        with side_stream(self.device), warnings.catch_warnings():
             # Adam remarks that it was made for capture.
             warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
-            # The warm-up creates the optimisers' state where there was none; `_restore` zeroes it again, as
-            # a fresh Adam would find it.
-            before = {id(tensor): tensor.clone() for tensor in state()}
-            for _ in range(3):  # lets cuDNN and the allocator settle before capture
-                step(self.inputs)
-            _restore(state(), before)
-        torch.cuda.current_stream().wait_stream(stream)
+            for step, samples in (
+                (self.reference, buffers),
+                (self.reference, reordered(buffers)),
+                (self.step, buffers),
+            ):
+                metrics = step(cast(Inputs, samples), schedule)
+                runs.append(self._changes(before, metrics))
+                restore(self.state(), before)
+        if self._pool is None and self.device.type == "cuda":
+            self._pool = torch.cuda.graph_pool_handle()
+        replay = self._capture(lambda: self.step(cast(Inputs, buffers), schedule), self._pool)
+        outcome = detached_copies(replay())
+        finding = compared(runs[0], runs[1], self._changes(before, outcome))
+        self._captured[schedule] = buffers, replay
+        return outcome, finding
+
+    def _changes(self, before: dict[str, Tensor], metrics: Metrics) -> dict[str, Tensor]:
+        """By how much every tensor of the state differs from `before`, and the metrics."""
+        changes = {
+            name: value.detach() - before[name] if name in before else value.detach().clone()
+            for name, value in self.state().items()
+            if value.is_floating_point()
+        }
+        return changes | {name: value.clone() for name, value in metrics.items()}
+
+    def _fall_back(self, schedule: Hashable, reason: str, before: dict[str, Tensor]) -> None:
+        self.forget()
+        self.graphs = False
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            torch.cuda.empty_cache()
+        restore(self.state(), before)
+        self.step = self.reference
+        finding = f"CUDA graphs are off, updates run eagerly: {' '.join(reason.split())}"
+        self.findings.append(f"{schedule}: {finding}")
+        warnings.warn(finding, stacklevel=4)
+
+
+class _CudaGraph:
+    """A step captured as a CUDA graph."""
+
+    def __init__(self, step: Callable[[], Metrics], pool: Any) -> None:
         self.graph = torch.cuda.CUDAGraph()
         # The overlay bank's thread may allocate meanwhile, which concerns this capture no more than it does
         # the updates.
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            metrics = step(self.inputs)
+        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+            metrics = step()
             self.names = list(metrics)
             self.values = torch.stack([value.float() for value in metrics.values()])
-        # Capture records kernels without running them, so the state needs no second restore.
 
-    def replay(self, inputs: Inputs) -> Metrics:
-        for name, value in inputs.items():
-            self.inputs[name].copy_(value, non_blocking=True)
+    def __call__(self) -> Metrics:
         self.graph.replay()
-        return dict(zip(self.names, self.values.clone().unbind(), strict=True))
+        return dict(zip(self.names, self.values.unbind(), strict=True))
+
+
+def side_stream(device: torch.device) -> Any:
+    """Where a step must run before it is captured: another stream, on a CPU nothing."""
+    if device.type != "cuda":
+        return warnings.catch_warnings()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    return _Joined(stream)
+
+
+class _Joined:
+    """A stream as a context that the current stream waits for at its end."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self.stream = stream
+        self.context = torch.cuda.stream(stream)
+
+    def __enter__(self) -> None:
+        self.context.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.context.__exit__(*error)
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+
+def detached_copies(metrics: Metrics) -> Metrics:
+    """Metrics that no later replay overwrites."""
+    return dict(zip(metrics, torch.stack(list(metrics.values())).unbind(), strict=True))
+
+
+def reordered(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same samples in reverse: the same update but for the order of its sums."""
+    return {name: value.flip(0) if value.dim() else value for name, value in inputs.items()}
 
 
 @torch.no_grad()
-def _restore(tensors: list[Tensor], before: dict[int, Tensor]) -> None:
+def restore(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
     """Put saved values back; a tensor that was created since (an optimiser's fresh state) becomes zero."""
-    for tensor in tensors:
-        saved = before.get(id(tensor))
-        if saved is None:
-            tensor.zero_()
+    for name, tensor in tensors.items():
+        if name in before:
+            tensor.copy_(before[name])
         else:
-            tensor.copy_(saved)
+            tensor.zero_()
+
+
+def compared(eager: dict[str, Tensor], again: dict[str, Tensor], graph: dict[str, Tensor]) -> str:
+    """How near a replay is to an eager step, as a line.
+
+    Args:
+        eager: what an eager step changed, by tensor, and its metrics.
+        again: the same of a second one.
+        graph: the same of the replay.
+
+    Raises:
+        GraphMismatch: a tensor lies further from `eager` than `SLACK` times what two eager steps differ by,
+            there or in nine tenths of all tensors.
+    """
+    noise, error = distances(eager, again), distances(eager, graph)
+    usual = torch.quantile(noise, 0.9)
+    # One transfer for everything: this waits for the device once.
+    noise, error = torch.stack([noise.maximum(usual).clamp_min(SMALLEST_NOISE), error]).cpu()
+    excess = error / (SLACK * noise)
+    worst = int(excess.nan_to_num(torch.inf).argmax())
+    name = list(eager)[worst]
+    told = f"{name} by {error[worst]:.2g}, where two eager steps differ by {noise[worst]:.2g}"
+    if not excess[worst] <= 1:
+        raise GraphMismatch(f"the first replay is not the eager step: it is off most in {told}")
+    return f"the first replay equals an eager step: over {len(eager)} tensors it is off most in {told}"
+
+
+class GraphMismatch(Exception):
+    """A captured update does not do what the eager one does."""
+
+
+def distances(expected: dict[str, Tensor], found: dict[str, Tensor]) -> Tensor:
+    """|x − x*| / |x*| of each tensor, (tensors,); of one that is zero, |x − x*|."""
+
+    def norms(tensors: Iterable[Tensor]) -> Tensor:
+        return torch.stack([tensor.double().norm() for tensor in tensors])
+
+    size = norms(expected.values())
+    difference = norms(found[name].double() - value.double() for name, value in expected.items())
+    return difference / torch.where(size > 0, size, 1)

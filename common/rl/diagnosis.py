@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from common.rl.batch import Batch
-from common.rl.cuda_graphs import Inputs, Metrics
+from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
 from common.rl.losses import squashed_gaussian
-from common.rl.sac import SAC, Plan, learns
+from common.rl.sac import SAC
 
 ROWS = 32
 """Samples of a batch that an examination looks at."""
@@ -50,12 +49,12 @@ class Diagnosis:
         next_line = (step // self.log_every + 1) * self.log_every
         return step % period == 0 and step + period >= next_line
 
-    def examine(self, inputs: Inputs, plan: Plan) -> Metrics:
+    def examine(self, inputs: Inputs, schedule: UpdateSchedule) -> Metrics:
         """Gradient norms, dead ReLUs and latent norm on the first `ROWS` samples of an update's inputs."""
         agent = self.agent.uncompiled()
         inputs = first_rows(inputs, ROWS)
         with FiringUnits(owners(agent)) as units:
-            terms = agent.encoder_losses(inputs, plan)
+            terms = agent.encoder_losses(inputs, schedule)
         gradients = encoder_gradients(agent, terms)
         with torch.no_grad():
             latent = agent.critic.encode(inputs["obs"])
@@ -114,7 +113,8 @@ def anchor(name: str) -> str:
 
 def first_rows(inputs: Inputs, count: int) -> Inputs:
     """The first samples of an update's inputs; values without dimensions belong to the whole batch."""
-    return {name: value[:count] if value.dim() else value for name, value in inputs.items()}
+    tensors = cast(dict[str, Tensor], inputs)
+    return cast(Inputs, {name: value[:count] if value.dim() else value for name, value in tensors.items()})
 
 
 def encoder_gradients(agent: SAC, terms: dict[str, Tensor]) -> dict[str, list[Tensor]]:
@@ -139,7 +139,7 @@ def owners(agent: SAC) -> dict[nn.Module, str]:
     names = {
         module: name
         for name, network in agent.networks.items()
-        if learns(name)
+        if any(weight.requires_grad for weight in network.parameters())
         for module in network.modules()
     }
     return names | dict.fromkeys(agent.critic.encoder().modules(), "encoder")
@@ -219,7 +219,7 @@ def soft_returns(agent: SAC, episode: Batch, seed: int) -> tuple[Tensor, Tensor,
     Returns:
         three (T,).
     """
-    obs = agent.view(torch.cat([episode.obs[:1], episode.next_obs]))  # o_0 … o_T
+    obs = agent.policy_input(torch.cat([episode.obs[:1], episode.next_obs]))  # o_0 … o_T
     latents, means, deviations = [], [], []
     for part in obs.split(agent.config.train.batch):
         features = agent.critic.trunk(part)

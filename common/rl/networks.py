@@ -201,17 +201,15 @@ def bf16_autocast(device: torch.device, enabled: bool) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
-def place(module: ModuleT, device: torch.device, channels_last: bool, bf16: bool) -> ModuleT:
-    """Move a network to the device; set its memory format and whether its convolutions run in bfloat16.
+def set_precision(module: nn.Module, bf16: bool) -> None:
+    """Set whether the convolutions of trunks and decoders run in bfloat16, which are nearly all of the work.
 
-    Only trunks and decoders run in bfloat16, nearly all of the work. Latents, value and policy heads
-    stay in float32: eight bits of mantissa would round a Q of 100 to halves.
+    Latents, value and policy heads stay in the weights' precision: eight bits of mantissa would round a Q of
+    100 to halves.
     """
     for part in module.modules():
         if isinstance(part, (Trunk, Decoder)):
             part.bf16 = bf16
-    layout = torch.channels_last if channels_last else torch.preserve_format
-    return module.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
 
 
 class _GuidedReLU(torch.autograd.Function):
@@ -235,8 +233,8 @@ def guided_relu(inputs: Tensor) -> Tensor:
     return _GuidedReLU.apply(inputs)
 
 
-def initialise(module: nn.Module) -> None:
-    """Orthogonal linear layers, delta-orthogonal convolutions with ReLU gain, zero biases; in place."""
+def orthogonal(module: ModuleT) -> ModuleT:
+    """The module with orthogonal linear layers, delta-orthogonal convolutions with ReLU gain, zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.orthogonal_(layer.weight)
@@ -248,3 +246,4 @@ def initialise(module: nn.Module) -> None:
             nn.init.orthogonal_(centre, nn.init.calculate_gain("relu"))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+    return module

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from common.config.schema import Config
+from common.errors import UserError
 from common.rl import losses
 from common.rl.attribution import guided_gradient
-from common.rl.augment import Augmentation, ImageSource, build_augmentation, random_offsets, shift
-from common.rl.batch import Batch
-from common.rl.cuda_graphs import Inputs, Metrics, Programs
-from common.rl.networks import MLP, Activation, ModuleT, Projection, Trunk, initialise, place
-
-ACT_ROWS = 16
-"""Observations that the policy sees at a time; its head pads fewer."""
-
+from common.rl.augment import Augmentation, ImageSource, build_augmentation, random_offsets, translate
+from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
+from common.rl.cuda_graphs import GraphedUpdate
+from common.rl.networks import MLP, Activation, Projection, Trunk, orthogonal, set_precision
+from common.rl.optim import adam, load_optimizer_state, parameters_of, polyak_update
 
 QPair = tuple[Tensor, Tensor]
 """Q₁ and Q₂, each (B, 1)."""
@@ -60,7 +56,7 @@ class Critic(nn.Module):
         """Q₁ and Q₂, each (B, 1)."""
         return self.heads(self.encode(obs), action)
 
-    def of_two(self, obs: Tensor, other: Tensor, action: Tensor) -> tuple[QPair, QPair]:
+    def q_of_two(self, obs: Tensor, other: Tensor, action: Tensor) -> tuple[QPair, QPair]:
         """Q₁ and Q₂, each (B, 1), of two views (B, C, H, W) of the same states, encoded as one batch."""
         both = self.heads(self.encode(obs, other), torch.cat([action, action]))
         (q1, other1), (q2, other2) = (head.chunk(2) for head in both)
@@ -90,36 +86,17 @@ class Actor(nn.Module):
         return mean, low + 0.5 * (high - low) * (torch.tanh(log_std) + 1)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Which parts an update runs; with fixed shapes, it names one tensor program."""
-
-    actor: bool
-    targets: bool
+Examination = Callable[[Inputs, UpdateSchedule], Metrics]
+"""Looks at an update's prepared inputs and its schedule, before the update."""
 
 
-@dataclass(frozen=True)
-class AuxiliaryPlan(Plan):
-    """SAC's plan and whether an auxiliary update follows."""
-
-    auxiliary: bool
-
-
-Examination = Callable[[Inputs, Any], Metrics]
-"""Looks at an update's prepared inputs and its plan, before the update."""
-
-
-def learns(name: str) -> bool:
-    """Whether the network of this name in `SAC.networks` learns; those called target… only follow others."""
-    return not name.startswith("target")
-
-
-class SAC:
+class SAC(nn.Module):
     """Soft actor-critic.
 
-    Subclasses declare their loss terms and settings and override the parts that differ. An update is
-    `prepare` (random numbers, shift, augmentation) followed by `step`, a pure function of the agent's
-    state and the prepared tensors, which `Programs` may compile or capture.
+    An agent is a module that holds its networks and, in its extra state, its optimisers: `state_dict` is
+    everything learnt. Subclasses declare their loss terms and settings and override the parts that differ. An
+    update is `prepare` (random numbers, shift, augmentation) followed by `step`, a pure function of the
+    agent's state and the prepared tensors, which `GraphedUpdate` may capture.
 
     Args:
         config: the resolved configuration.
@@ -129,12 +106,19 @@ class SAC:
     """
 
     LOSSES: ClassVar[tuple[str, ...]] = ("bellman",)
+    """Every loss term that the agent computes: the keys of `losses:`."""
+    AUXILIARY: ClassVar[tuple[str, ...]] = ()
+    """Those of them that `auxiliary_losses` computes."""
     SECTION: ClassVar[str | None] = None
     Settings: ClassVar[type[BaseModel] | None] = None
     COMPILED: ClassVar[tuple[str, ...]] = ("critic_losses", "actor_losses", "target_q")
     """Methods that `compile: default` hands to torch.compile; one backward pass follows each."""
     CROPS: ClassVar[bool] = False
     """Whether the agent takes rendered frames that are larger than `env.image_size`."""
+
+    critic: Critic
+    actor: Actor
+    target: Critic
 
     def __init__(
         self,
@@ -143,63 +127,93 @@ class SAC:
         images: ImageSource,
         device: str | torch.device = "cpu",
     ) -> None:
+        super().__init__()
         self.config = config
         self.settings = config.settings
         self.weights = config.losses
         self.images = images
         self.device = torch.device(device)
         self.action_size = action_size
-        network = config.network
-        self.critic = self.add(
-            Critic(self.new_trunk(), network.latent, network.hidden, action_size), initialise_weights=True
-        )
-        self.actor = self.add(
-            Actor(
-                self.critic.trunk.output_size,
-                network.latent,
-                network.hidden,
-                action_size,
-                network.log_std,
-            ),
-            initialise_weights=True,
-        )
-        self.target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.log_alpha = nn.Parameter(torch.tensor(config.sac.temperature, device=self.device).log())
-        self.networks: dict[str, nn.Module] = {
-            "critic": self.critic,
-            "actor": self.actor,
-            "target": self.target,
-        }
+        self.build()
+        self.log_alpha = nn.Parameter(torch.tensor(config.sac.temperature).log())
+        layout = torch.channels_last if config.channels_last is True else torch.preserve_format
+        self.to(self.device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        set_precision(self, bf16=config.amp == "bf16")
         self.optimizers = {
-            "critic": self.adam("critic", self.critic.parameters()),
-            "actor": self.adam("actor", self.actor.parameters()),
-            "temperature": self.adam("temperature", [self.log_alpha]),
+            name: adam(config, name, parameters) for name, parameters in self.optimized().items()
         }
         self.augmentation = self.build_augmentation()
         if config.compile == "default":
             for name in self.COMPILED:
                 setattr(self, name, torch.compile(getattr(self, name), dynamic=False))
-        self.programs = Programs(self.step, config.compile, self.device, self.state_tensors)
+        self.graphed_update = GraphedUpdate(
+            self.step, self.uncompiled().step, config.compile, self.device, self.state_tensors
+        )
+
+    # What it is made of
+
+    def build(self) -> None:
+        """Make the networks, as attributes. They go to the device afterwards."""
+        network = self.config.network
+        self.critic = orthogonal(Critic(self.new_trunk(), network.latent, network.hidden, self.action_size))
+        self.actor = orthogonal(
+            Actor(
+                self.critic.trunk.output_size,
+                network.latent,
+                network.hidden,
+                self.action_size,
+                network.log_std,
+            )
+        )
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+
+    def optimized(self) -> dict[str, Iterable[nn.Parameter]]:
+        """What each optimiser moves, by its name in `optim:`."""
+        return {
+            "critic": self.critic.parameters(),
+            "actor": self.actor.parameters(),
+            "temperature": [self.log_alpha],
+        }
+
+    def check_optimizers(self) -> None:
+        """Make sure that every weight learns unless it is frozen.
+
+        Raises:
+            UserError: one does not.
+        """
+        moved = {id(weight) for each in self.optimizers.values() for weight in parameters_of(each)}
+        for name, weight in self.named_parameters():
+            if weight.requires_grad and id(weight) not in moved:
+                raise UserError(
+                    f"no optimiser moves {type(self).__name__}'s weight '{name}': put its network into "
+                    "optimized(), or freeze it with requires_grad_(False)"
+                )
+
+    def new_trunk(self) -> Trunk:
+        """A convolutional trunk of the configured size, with PyTorch's default initialisation."""
+        env, network = self.config.env, self.config.network
+        return Trunk(3 * env.frames, network.filters, network.strides, env.image_size)
+
+    def build_augmentation(self) -> Augmentation:
+        """τ from the configuration; without one, no change."""
+        return build_augmentation(self.config.augmentation, self.images, self.config.env.image_size)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks by name."""
+        return dict(self.named_children())
 
     # Acting
 
     @torch.no_grad()
     def act(self, obs: Tensor, sample: bool) -> Tensor:
         """Actions (N, A) in [−1, 1] for uint8 observations (N, C, H, W): a draw, or the policy's mode."""
-        # An observation's action must not depend, not even in its last bit, on how many others share the
-        # batch. Matrix products of one fixed size grant that, and on a CPU convolutions of two samples or
-        # more; cuDNN chooses another algorithm for another size.
-        least = 2 if self.device.type == "cpu" else ACT_ROWS
-        parts = []
-        for part in self.view(obs).split(ACT_ROWS):
-            features = self.critic.trunk(pad(part, max(len(part), least)))
-            parts.append(self.actor(pad(features, ACT_ROWS)))
-        mean, log_std = (torch.cat(values)[: len(obs)] for values in zip(*parts, strict=True))
+        mean, log_std = self.actor(self.critic.trunk(self.policy_input(obs)))
         if sample:
             mean = mean + torch.randn_like(mean) * log_std.exp()
         return torch.tanh(mean)
 
-    def view(self, obs: Tensor) -> Tensor:
+    def policy_input(self, obs: Tensor) -> Tensor:
         """What the policy sees of a rendered observation outside training; here all of it."""
         return obs
 
@@ -214,53 +228,63 @@ class SAC:
 
         `examine` sees what the step is about to learn from, and its metrics join those of the step.
         """
-        plan = self.plan(step)
-        inputs = self.prepare(batch, plan)
-        examined = {} if examine is None else examine(inputs, plan)
-        return self.programs(inputs, plan) | examined
+        inputs, schedule = self.prepare(batch, self.schedule(step))
+        examined = {} if examine is None else examine(inputs, schedule)
+        return self.graphed_update(inputs, schedule) | examined
 
-    def plan(self, step: int) -> Plan:
+    def schedule(self, step: int) -> UpdateSchedule:
         """Which parts run at this agent step."""
         settings = self.config.sac
-        return Plan(actor=step % settings.actor_every == 0, targets=step % settings.target_every == 0)
+        return UpdateSchedule(
+            actor=step % settings.actor_every == 0,
+            targets=step % settings.target_every == 0,
+            auxiliary=any(map(self.active, self.AUXILIARY)) and step % self.auxiliary_period() == 0,
+        )
 
-    def prepare(self, batch: Batch, plan: Plan) -> Inputs:
-        """Everything an update needs, all its random numbers drawn, as fixed-shape tensors.
+    def auxiliary_period(self) -> int:
+        """Agent steps from one update with all losses that move the encoder to the next."""
+        return getattr(self.settings, "auxiliary_every", 1)
 
-        The first dimension of a tensor counts samples; one without dimensions belongs to the whole batch.
+    def prepare(self, batch: Batch, schedule: UpdateSchedule) -> tuple[Inputs, UpdateSchedule]:
+        """Everything an update needs, all that is random about it drawn, as fixed-shape tensors.
+
+        Returns:
+            the inputs, and the schedule with the choices that were drawn.
         """
-        inputs = {
-            "obs": self.shift(batch.obs),
+        inputs: Inputs = {
+            "obs": self.random_shift(batch.obs),
             "action": batch.action,
             "reward": batch.reward,
-            "next_obs": self.shift(batch.next_obs),
+            "next_obs": self.random_shift(batch.next_obs),
             "not_done": batch.not_done,
             "noise_next": torch.randn_like(batch.action),
         }
-        if plan.actor:
+        if schedule.actor:
             inputs["noise_obs"] = torch.randn_like(batch.action)
-        return inputs
+        return inputs, schedule
 
-    def step(self, inputs: Inputs, plan: Plan) -> Metrics:
-        """Critic, then actor and targets when the plan says so (SAC algorithm 1)."""
+    def step(self, inputs: Inputs, schedule: UpdateSchedule) -> Metrics:
+        """Critic, then actor, targets and auxiliary losses when the schedule says so (SAC algorithm 1)."""
         metrics = self.update_critic(inputs)
-        if plan.actor:
+        if schedule.actor:
             metrics |= self.update_actor(inputs)
-        if plan.targets:
+        if schedule.targets:
             self.update_targets()
+        if schedule.auxiliary:
+            metrics |= self.update_auxiliary(inputs, schedule)
         return metrics
 
     def update_critic(self, inputs: Inputs) -> Metrics:
         """Move the critic and its encoder down the weighted sum of the critic's losses."""
-        terms, diagnostics = self.critic_losses(inputs)
+        terms, metrics = self.critic_losses(inputs)
         self.minimise(self.weighted(terms), "critic")
-        return report(terms) | diagnostics
+        return loss_metrics(terms) | metrics
 
     def critic_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
         """The critic's loss terms and what else is worth logging."""
         target = self.target_q(inputs)
         q = self.critic(inputs["obs"], inputs["action"])
-        return {"bellman": losses.bellman(q, target)}, values(q, target)
+        return {"bellman": losses.bellman(q, target)}, q_metrics(q, target)
 
     @torch.no_grad()
     def target_q(self, inputs: Inputs) -> Tensor:
@@ -279,9 +303,9 @@ class SAC:
 
     def update_actor(self, inputs: Inputs) -> Metrics:
         """Move actor and temperature by one backward pass: neither loss reaches the other's parameters."""
-        terms, diagnostics = self.actor_losses(inputs)
+        terms, metrics = self.actor_losses(inputs)
         self.minimise(terms["policy"] + terms["temperature"], "actor", "temperature")
-        return report(terms) | diagnostics
+        return loss_metrics(terms) | metrics
 
     def actor_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
         """Policy and temperature losses; the trunk gets no gradient from either."""
@@ -310,101 +334,24 @@ class SAC:
             (self.critic.q1, self.target.q1, settings.critic_tau),
             (self.critic.q2, self.target.q2, settings.critic_tau),
         ):
-            follow(target, source, rate)
+            polyak_update(target, source, rate)
 
-    # Looking inside
+    def update_auxiliary(self, inputs: Inputs, schedule: UpdateSchedule) -> Metrics:
+        """Move what the optimiser `auxiliary` holds down the weighted sum of the auxiliary losses."""
+        terms, metrics = self.auxiliary_losses(inputs, schedule)
+        norm = self.minimise(self.weighted(terms), "auxiliary", clip=self.config.optim.auxiliary.clip)
+        if norm is not None:
+            metrics["auxiliary/gradient_norm"] = norm
+        return loss_metrics(terms) | metrics
 
-    def encoder_losses(self, inputs: Inputs, plan: Plan) -> dict[str, Tensor]:
-        """Every loss term of an update that may move the shared encoder, before its weight."""
-        return self.critic_losses(inputs)[0]
+    def auxiliary_losses(self, inputs: Inputs, schedule: UpdateSchedule) -> tuple[dict[str, Tensor], Metrics]:
+        """The active terms of `AUXILIARY`, and what else is worth logging."""
+        raise NotImplementedError(f"{type(self).__name__} names auxiliary losses and computes none")
 
-    def mask_shares(self) -> dict[str, float]:
-        """Metrics that are the mean of a mask, with the share of the image that it should cover."""
-        return {}
-
-    def auxiliary_period(self) -> int:
-        """Agent steps from one update with all losses that move the encoder to the next; 0 has one."""
-        return getattr(self.settings, "auxiliary_every", 1)
-
-    def uncompiled(self) -> Self:
-        """This agent, sharing all it has, without compiled methods: a compiled loss allows one backward."""
-        agent = copy.copy(self)
-        for name in self.COMPILED:
-            vars(agent).pop(name, None)
-        return agent
-
-    def explain(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
-        """What a person wants to see of uint8 observations (N, C, H, W) and actions (N, A).
-
-        Returns:
-            attribution: guided backpropagation of Q₁ to the pixels, (N, C, H, W).
-        """
-        return {"attribution": guided_gradient(self.critic, self.view(obs), action)}
-
-    # State
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything learnt, optimisers included: tensors and plain values only."""
-        return {
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "log_alpha": self.log_alpha.detach(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a `state_dict`; a missing or surplus network or optimiser is a KeyError."""
-        for own, given in ((self.networks, state["networks"]), (self.optimizers, state["optimizers"])):
-            if own.keys() != given.keys():
-                raise KeyError(f"it holds {', '.join(given)}, the agent {', '.join(own)}")
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name])
-        for name, optimizer in self.optimizers.items():
-            take_up(optimizer, state["optimizers"][name])
-        with torch.no_grad():
-            self.log_alpha.copy_(state["log_alpha"])
-
-    def state_tensors(self) -> list[Tensor]:
-        """Every tensor that `step` changes in place."""
-        tensors: list[Tensor] = [self.log_alpha]
-        for network in self.networks.values():
-            tensors += [*network.parameters(), *network.buffers()]
-        for optimizer in self.optimizers.values():
-            tensors += [value for slots in optimizer.state.values() for value in slots.values()]
-        return tensors
-
-    # Parts for subclasses
-
-    def new_trunk(self) -> Trunk:
-        """A convolutional trunk of the configured size, with PyTorch's default initialisation."""
-        env, network = self.config.env, self.config.network
-        return Trunk(3 * env.frames, network.filters, network.strides, env.image_size)
-
-    def add(self, module: ModuleT, initialise_weights: bool) -> ModuleT:
-        """Put a new network on the device; optionally redraw its weights with `initialise`."""
-        if initialise_weights:
-            initialise(module)
-        return place(module, self.device, self.config.channels_last is True, self.config.amp == "bf16")
-
-    def adam(self, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
-        """Adam with the rates of `optim.<name>`."""
-        settings = getattr(self.config.optim, name)
-        fused = self.config.optim.fused is True
-        return torch.optim.Adam(
-            parameters,
-            lr=settings.lr,
-            betas=(settings.beta1, 0.999),
-            fused=fused,
-            capturable=self.config.compile == "graphs",
-        )
-
-    def build_augmentation(self) -> Augmentation:
-        """τ from the configuration; without one, no change."""
-        return build_augmentation(self.config.augmentation, self.images, self.config.env.image_size)
-
-    def shift(self, obs: Tensor) -> Tensor:
-        """Random shift of each sample by up to ±`shift` pixels; one draw for a sample's stacked frames."""
+    def random_shift(self, obs: Tensor) -> Tensor:
+        """Each sample moved at random by up to ±`shift` pixels; one draw for a sample's stacked frames."""
         pad = self.config.shift
-        return obs if pad == 0 else shift(obs, random_offsets(len(obs), pad, obs.device))
+        return obs if pad == 0 else translate(obs, random_offsets(len(obs), pad, obs.device))
 
     def augment(self, obs: Tensor) -> Tensor:
         """τ(obs): (B, C, H, W) → float, 0–255."""
@@ -436,72 +383,62 @@ class SAC:
             optimizer.zero_grad(set_to_none=True)
         return norm
 
+    # Looking inside
 
-def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What an optimiser moves."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    def encoder_losses(self, inputs: Inputs, schedule: UpdateSchedule) -> dict[str, Tensor]:
+        """Every loss term of an update that may move the shared encoder, before its weight."""
+        terms, _ = self.critic_losses(inputs)
+        return terms | (self.auxiliary_losses(inputs, schedule)[0] if schedule.auxiliary else {})
+
+    def mask_shares(self) -> dict[str, float]:
+        """Metrics that are the mean of a mask, with the share of the image that it should cover."""
+        return {}
+
+    def uncompiled(self) -> Self:
+        """This agent, sharing all it has, without compiled methods: a compiled loss allows one backward."""
+        agent = copy.copy(self)
+        for name in self.COMPILED:
+            vars(agent).pop(name, None)
+        return agent
+
+    def explain(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
+        """What a person wants to see of uint8 observations (N, C, H, W) and actions (N, A).
+
+        Returns:
+            attribution: guided backpropagation of Q₁ to the pixels, (N, C, H, W).
+        """
+        return {"attribution": guided_gradient(self.critic, self.policy_input(obs), action)}
+
+    # State
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the optimisers remember, which `state_dict` saves beside the networks."""
+        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up what optimisers remember; a missing or surplus one is a KeyError."""
+        if state.keys() != self.optimizers.keys():
+            raise KeyError(f"it holds optimisers {', '.join(state)}, the agent {', '.join(self.optimizers)}")
+        for name, optimizer in self.optimizers.items():
+            load_optimizer_state(optimizer, state[name])
+        # Captured graphs would go on reading the moments that were there before.
+        self.graphed_update.forget()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Every tensor that `step` changes in place, by name."""
+        tensors: dict[str, Tensor] = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        for name, optimizer in self.optimizers.items():
+            for index, parameter in enumerate(parameters_of(optimizer)):
+                for slot, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"{name} optimiser, {slot} {index}"] = value
+        return tensors
 
 
-def report(terms: dict[str, Tensor]) -> Metrics:
+def loss_metrics(terms: dict[str, Tensor]) -> Metrics:
     """Loss terms as metrics: detached, under `loss/`."""
     return {f"loss/{name}": term.detach() for name, term in terms.items()}
 
 
-def values(q: QPair, target: Tensor) -> Metrics:
+def q_metrics(q: QPair, target: Tensor) -> Metrics:
     """Mean of Q₁ and of the target over the batch."""
     return {"critic/q": q[0].detach().mean(), "critic/target": target.mean()}
-
-
-@torch.no_grad()
-def follow(target: nn.Module, source: nn.Module, rate: float) -> None:
-    """Exponential moving average: each parameter moves the share `rate` of the way to its source's."""
-    followers: list[Tensor] = list(target.parameters())
-    leaders: list[Tensor] = list(source.parameters())
-    torch._foreach_lerp_(followers, leaders, rate)  # pyright: ignore[reportPrivateImportUsage]
-
-
-def take_up(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load what an optimiser remembers, but not its settings: those are the configuration's.
-
-    A run may be resumed with another learning rate, or on another device.
-    """
-    # Adam would go on in the given tensors themselves.
-    state = copy.deepcopy(state)
-    groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
-    state["param_groups"] = [own | {"params": saved["params"]} for own, saved in groups]
-    optimizer.load_state_dict(state)
-    for parameter, moments in optimizer.state.items():
-        for name, moment in moments.items():
-            if isinstance(moment, Tensor) and moment.shape == parameter.shape:
-                moments[name] = laid_out_as(parameter, moment)
-
-
-def laid_out_as(weight: Tensor, values: Tensor) -> Tensor:
-    """The values in the weight's memory layout: themselves if they have it, else a copy."""
-    if values.stride() == weight.stride() or values.layout != weight.layout:
-        return values
-    return torch.empty_like(weight, dtype=values.dtype, requires_grad=False).copy_(values)
-
-
-def _match_layouts(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    """Before any optimiser's step: each gradient takes its weight's memory layout.
-
-    Fused and foreach kernels walk raw memory. A gradient whose strides differ from its weight's, which
-    `autograd.grad` and compiled backward passes may return, would move the wrong entries, on a CPU without
-    a sign.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is not None and gradient.stride() != parameter.stride():
-                parameter.grad = laid_out_as(parameter, gradient)
-
-
-# For every optimiser of the process, so that no agent's own can be without it.
-register_optimizer_step_pre_hook(_match_layouts)
-
-
-def pad(rows: Tensor, count: int) -> Tensor:
-    """Append zeros until there are `count` rows."""
-    missing = count - len(rows)
-    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing > 0 else rows

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from common.config.registry import agent_class
 from common.config.schema import Config
@@ -13,7 +12,7 @@ from common.data.overlay_bank import OverlayBank
 from common.data.replay import Replay, check_memory, choose_device, replay_bytes
 from common.envs.processes import TrainingEnv
 from common.errors import UserError
-from common.rl.sac import SAC, learns, parameters_of
+from common.rl.sac import SAC
 from common.run.evaluate import Evaluator
 
 
@@ -22,7 +21,7 @@ class Parts:
     """What a `Trainer` joins."""
 
     env: TrainingEnv
-    agent: Any
+    agent: SAC
     replay: Replay
     images: OverlayBank
     evaluator: Evaluator
@@ -69,7 +68,7 @@ def build(config: Config, announce: Callable[[str], None] = lambda _: None) -> P
         raise
 
 
-def build_agent(config: Config, action_size: int, images: OverlayBank) -> Any:
+def build_agent(config: Config, action_size: int, images: OverlayBank) -> SAC:
     """The configured agent; its initial weights are a function of the seed."""
     torch.manual_seed(config.seed)
     agent = agent_class(config.agent)(config, action_size, images.draw, config.device)
@@ -77,28 +76,8 @@ def build_agent(config: Config, action_size: int, images: OverlayBank) -> Any:
         raise UserError(
             f"agent {config.agent} computes {', '.join(agent.LOSSES)}; losses: must weigh exactly these"
         )
-    check_networks(agent)
+    agent.check_optimizers()
     return agent
-
-
-def check_networks(agent: SAC) -> None:
-    """Make sure that an agent's networks are all saved, and learn but for targets and frozen weights.
-
-    Raises:
-        UserError: one is not registered, or no optimiser moves it.
-    """
-    registered = {part for network in agent.networks.values() for part in network.modules()}
-    for name, value in vars(agent).items():
-        if isinstance(value, nn.Module) and value not in registered:
-            raise UserError(f"checkpoints would lack the network '{name}': put it into self.networks")
-    moved = {id(weight) for optimizer in agent.optimizers.values() for weight in parameters_of(optimizer)}
-    for name, network in agent.networks.items():
-        learning = (weight for weight in network.parameters() if weight.requires_grad)
-        if learns(name) and any(id(weight) not in moved for weight in learning):
-            raise UserError(
-                f"no optimiser moves the network '{name}': give one its parameters with add_param_group, "
-                "or freeze it with requires_grad_(False)"
-            )
 
 
 def build_images(config: Config) -> OverlayBank:

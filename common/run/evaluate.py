@@ -33,6 +33,26 @@ class Policy(Protocol):
         ...
 
 
+ROWS = 8
+"""Observations that a policy sees at a time; zeros fill up fewer."""
+
+
+@torch.no_grad()
+def mean_actions(policy: Policy, obs: np.ndarray) -> np.ndarray:
+    """The policy's mode for uint8 observations (N, 3F, H, W): float32 (N, A).
+
+    An observation's action does not depend, not even in its last bit, on how many others it is asked with.
+    Networks run on batches of one size grant that; libraries choose another algorithm for another size.
+    """
+    actions = []
+    for start in range(0, len(obs), ROWS):
+        part = torch.from_numpy(obs[start : start + ROWS])
+        rows = torch.zeros(ROWS, *part.shape[1:], dtype=part.dtype)
+        rows[: len(part)] = part
+        actions.append(policy.act(rows.to(policy.device), sample=False)[: len(part)].cpu().numpy())
+    return np.concatenate(actions)
+
+
 class Witness(Protocol):
     """Looks at frames of each shift's first episode."""
 
@@ -134,8 +154,7 @@ class Evaluator:
             check()
             if witness is not None:
                 self._show(witness, pool, [records[env] for env in playing], playing, obs)
-            actions = policy.act(torch.from_numpy(obs).to(policy.device), sample=False)
-            step = pool.step(actions.cpu().numpy(), playing)
+            step = pool.step(mean_actions(policy, obs), playing)
             for env, reward, info in zip(playing, step.rewards, step.infos, strict=True):
                 records[env]["return"] += float(reward)
                 records[env]["length"] += 1

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.config.loading import RESOLVED_NAME, yaml_files
 from common.errors import UserError
-from common.rl.sac import learns
+from common.rl.sac import SAC
 from common.run import checkpoint
 from common.run.run_folder import refuse_links, sheet_of
 
@@ -25,23 +25,26 @@ FOLDERS = (("run", "dir"), ("data", "root"), ("data", "overlay"))
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of a run's networks."""
+    """The weights that a run has learnt."""
 
-    networks: dict[str, dict[str, Tensor]]
+    tensors: dict[str, Tensor]
+    """By the agent's name for them. Target networks are not among them."""
     step: int
     """Agent steps by which they were learnt."""
     source: Path
 
-    def give_to(self, agent: Any) -> None:
+    def give_to(self, agent: SAC) -> None:
         """Let an agent act, value and explain with them; its target networks stay as they are.
 
         Raises:
             CorruptFile: they are not those of such an agent.
         """
         with checkpoint.must_fit(self.source):
-            for name, network in agent.networks.items():
-                if learns(name):
-                    network.load_state_dict(self.networks[name])
+            loaded = agent.load_state_dict(self.tensors, strict=False)
+            # What earlier versions exported lacks the temperature, which only training needs.
+            lacking = learnt_names(agent).intersection(loaded.missing_keys) - {"log_alpha"}
+            if lacking or loaded.unexpected_keys:
+                raise KeyError(f"{', '.join([*lacking, *loaded.unexpected_keys][:3])} in one of the two only")
 
 
 def read(folder: Path, purpose: str) -> Weights:
@@ -67,7 +70,28 @@ def read(folder: Path, purpose: str) -> Weights:
             f"{folder} has no checkpoint to {purpose}; train first, or continue with --resume {folder}"
         )
     with checkpoint.must_fit(source):
-        return Weights(state["agent"]["networks"], int(state["step"]), source)
+        return Weights(learnt(state["agent"]), int(state["step"]), source)
+
+
+def learnt(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights in an agent's state, those of target networks and optimisers left out.
+
+    Runs recorded by earlier versions hold a mapping per network, under `networks`.
+    """
+    if "networks" in state:
+        state = {
+            f"{name}.{key}": value for name, part in state["networks"].items() for key, value in part.items()
+        }
+    return {
+        name: value
+        for name, value in state.items()
+        if isinstance(value, Tensor) and not name.startswith("target")
+    }
+
+
+def learnt_names(agent: SAC) -> set[str]:
+    """The names of an agent's weights that are not frozen."""
+    return {name for name, weight in agent.named_parameters() if weight.requires_grad}
 
 
 def export(run: Path, folder: Path) -> None:
@@ -88,13 +112,9 @@ def export(run: Path, folder: Path) -> None:
         raise UserError(f"{folder} already holds a run; choose another folder")
     weights = read(run, "export")
     with checkpoint.must_fit(weights.source):
-        networks = {
-            name: {key: value.half() for key, value in state.items()}
-            for name, state in weights.networks.items()
-            if learns(name)
-        }
+        halves = {name: value.half() for name, value in weights.tensors.items()}
     buffer = io.BytesIO()
-    torch.save({"step": weights.step, "agent": {"networks": networks}}, buffer)
+    torch.save({"step": weights.step, "agent": halves}, buffer)
     sheet = sheet_of(run, weights.step)
     try:
         folder.mkdir(parents=True, exist_ok=True)

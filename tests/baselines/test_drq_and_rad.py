@@ -3,11 +3,11 @@ import torch
 
 from common.config.loading import load
 from common.errors import UserError
-from common.rl.sac import Plan
+from common.rl.batch import UpdateSchedule
 from tests import released
 from tests.baselines.batches import places, random_batch
 
-CRITIC_ONLY = Plan(actor=False, targets=False)
+CRITIC_ONLY = UpdateSchedule(actor=False, targets=False)
 
 
 def build(name, *overrides):
@@ -17,7 +17,7 @@ def build(name, *overrides):
 def test_drq_shifts_obs_and_next_obs_each_by_up_to_four_pixels():
     torch.manual_seed(0)
     batch = random_batch(60, 20)
-    inputs = build("drq", "env.image_size=20", "network.strides=[2]").prepare(batch, CRITIC_ONLY)
+    inputs, _ = build("drq", "env.image_size=20", "network.strides=[2]").prepare(batch, CRITIC_ONLY)
     shifts = places(inputs["obs"], batch.obs, border=4), places(inputs["next_obs"], batch.next_obs, border=4)
     assert shifts[0] != shifts[1]
     for axis in (0, 1):
@@ -28,7 +28,7 @@ def test_rad_crops_obs_and_next_obs_anywhere_in_the_rendered_frame():
     torch.manual_seed(0)
     batch = random_batch(60, 26)
     sizes = ("env.image_size=20", "env.render_size=26", "network.strides=[2]")
-    inputs = build("rad", *sizes).prepare(batch, CRITIC_ONLY)
+    inputs, _ = build("rad", *sizes).prepare(batch, CRITIC_ONLY)
     assert inputs["obs"].shape == (60, 9, 20, 20)
     crops = places(inputs["obs"], batch.obs), places(inputs["next_obs"], batch.next_obs)
     assert crops[0] != crops[1]
@@ -41,7 +41,7 @@ def test_the_policy_sees_the_centre_of_the_rendered_frame(name):
     agent = build(name)
     obs = random_batch(3, 100).obs
     centre = obs[:, :, 8:92, 8:92]
-    assert torch.equal(agent.view(obs), centre)
+    assert torch.equal(agent.policy_input(obs), centre)
     assert torch.equal(agent.act(obs, sample=False), agent.act(centre, sample=False))
 
 

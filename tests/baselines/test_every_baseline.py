@@ -24,7 +24,7 @@ def test_explanations_show_what_the_policy_sees(name):
     agent = released.small(name)
     batch = random_batch(3, rendered(name))
     attribution = agent.explain(batch.obs, batch.action)["attribution"]
-    seen = agent.view(batch.obs)
+    seen = agent.policy_input(batch.obs)
     assert attribution.shape == seen.shape == (3, 9, 84, 84)
     assert torch.equal(attribution, guided_gradient(agent.critic, seen, batch.action))
     assert attribution.abs().sum() > 0
@@ -32,8 +32,8 @@ def test_explanations_show_what_the_policy_sees(name):
 
 def test_an_update_never_waits_for_the_device(name):
     agent = released.small(name, "optim.fused=true")
-    plan = agent.plan(1000)
-    inputs = agent.prepare(random_batch(agent.batch_size(1000), rendered(name)), plan)
+    batch = random_batch(agent.batch_size(1000), rendered(name))
+    inputs, plan = agent.prepare(batch, agent.schedule(1000))
     with ForbidSynchronisation():
         metrics = agent.step(inputs, plan)
     assert {f"loss/{term}" for term in agent.LOSSES} <= set(metrics)
@@ -48,6 +48,5 @@ def test_a_saved_agent_continues_to_the_bit(name):
     for learner in (agent, other):
         torch.manual_seed(0)
         learner.update(batch, 1000)
-    for key, network in agent.networks.items():
-        for one, two in zip(network.parameters(), other.networks[key].parameters(), strict=True):
-            assert torch.equal(one, two), key
+    for (key, one), two in zip(agent.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two), key

@@ -6,7 +6,7 @@ from torch import nn
 from baselines.soda import NormalisedMLP, latent_consistency
 from common.config.loading import load
 from common.rl.augment import crop, overlay
-from common.rl.sac import AuxiliaryPlan
+from common.rl.batch import UpdateSchedule
 from tests import released
 from tests.baselines.batches import places, random_batch
 
@@ -17,7 +17,7 @@ WITHOUT_GRADIENT = (
     *("trunk.conv9.bias", "trunk.conv10.bias", "soda.predictor.linear0.bias"),
     *(f"{copy}.{name}" for copy in ("soda", "soda_target") for name in ADDED),
 )
-AUXILIARY = AuxiliaryPlan(actor=False, targets=False, auxiliary=True)
+AUXILIARY = UpdateSchedule(actor=False, targets=False, auxiliary=True)
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +74,13 @@ def test_the_published_settings():
 def test_the_auxiliary_update_has_a_batch_and_crops_of_its_own():
     torch.manual_seed(0)
     agent = released.small("soda", "soda.batch=5")
-    assert agent.plan(1000).auxiliary and not agent.plan(1001).auxiliary
+    assert agent.schedule(1000).auxiliary and not agent.schedule(1001).auxiliary
     assert (agent.batch_size(1000), agent.batch_size(1001)) == (4 + 5, 4)
 
     images = random_batch(5, 84).obs[:, :3]
     agent.augmentation.transforms[0].images = lambda count: images[:count]
     batch = random_batch(9, 100)
-    values = agent.prepare(batch, AUXILIARY)
+    values, _ = agent.prepare(batch, AUXILIARY)
     assert len(places(values["obs"], batch.obs[:4])) == len(values["action"]) == 4
     target_places = places(values["plain"], batch.obs[4:])
     # Half of every augmented pixel is the image's.
@@ -90,7 +90,7 @@ def test_the_auxiliary_update_has_a_batch_and_crops_of_its_own():
 
 def test_without_weight_there_is_no_auxiliary_update_and_no_second_batch():
     agent = released.small("soda", "losses.latent_consistency=0")
-    assert not agent.plan(1000).auxiliary
+    assert not agent.schedule(1000).auxiliary
     assert agent.batch_size(1000) == 4
 
 

@@ -4,11 +4,11 @@ import torch
 
 from baselines import srm
 from common.rl.augment import spectrum_mask
-from common.rl.sac import Plan
+from common.rl.batch import UpdateSchedule
 from tests import released
 from tests.baselines.batches import places, random_batch, shown_to
 
-FULL = Plan(actor=True, targets=True)
+FULL = UpdateSchedule(actor=True, targets=True)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_critic_and_actor_see_the_erased_obs_and_targets_the_plain_next_obs(monk
 
     monkeypatch.setattr(srm, "spectrum_mask", erase)
     batch = random_batch(4, 84)
-    values = agent.prepare(batch, FULL)
+    values, _ = agent.prepare(batch, FULL)
     assert len(places(before[0].to(torch.uint8), batch.obs, border=4)) == 4  # shifted first
     assert len(places(values["next_obs"], batch.next_obs, border=4)) == 4
     assert torch.equal(values["obs"], spectrum_mask(before[0], 0.1, 0.2))
@@ -74,4 +74,4 @@ def test_a_batch_that_keeps_its_bands_has_the_same_type():
     batch = random_batch(4, 84)
     for probability in (0, 1):
         agent = released.small("srm", f"srm.probability={probability}")
-        assert agent.prepare(batch, FULL)["obs"].dtype == torch.float32
+        assert agent.prepare(batch, FULL)[0]["obs"].dtype == torch.float32

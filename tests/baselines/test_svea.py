@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from common.rl.augment import overlay, random_convolution
-from common.rl.sac import Plan
+from common.rl.batch import UpdateSchedule
 from tests import released
 from tests.baselines.batches import places, random_batch, shown_to
 
-FULL = Plan(actor=True, targets=True)
+FULL = UpdateSchedule(actor=True, targets=True)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_next_obs_is_shifted_but_not_augmented():
     images = random_batch(6, 84).obs[:, :3]
     agent.augmentation.transforms[0].images = lambda count: images[:count]
     batch = random_batch(6, 84)
-    values = agent.prepare(batch, FULL)
+    values, _ = agent.prepare(batch, FULL)
     shifts = places(values["obs"], batch.obs, border=4)
     next_shifts = places(values["next_obs"], batch.next_obs, border=4)
     assert shifts != next_shifts and (4, 4) not in next_shifts
@@ -73,7 +73,7 @@ def test_next_obs_is_shifted_but_not_augmented():
 
 def test_without_weight_nothing_is_augmented_and_half_of_sac_remains(stored):
     agent = released.agent("svea", stored, "losses.augmented_bellman=0")
-    assert "augmented" not in agent.prepare(random_batch(4, 84), FULL)
+    assert "augmented" not in agent.prepare(random_batch(4, 84), FULL)[0]
     values = inputs(stored)
     terms, _ = agent.critic_losses(values)
     assert list(terms) == ["bellman"]
@@ -85,10 +85,10 @@ def test_without_weight_nothing_is_augmented_and_half_of_sac_remains(stored):
 def test_svea_and_soda_together_make_both_updates():
     torch.manual_seed(0)
     agent = released.small("svea_soda", "soda.batch=5")
-    plan = agent.plan(1000)
+    plan = agent.schedule(1000)
     assert plan.auxiliary and agent.batch_size(1000) == 9
     batch = random_batch(9, 100)
-    values = agent.prepare(batch, plan)
+    values, _ = agent.prepare(batch, plan)
     assert len(places(values["obs"], batch.obs[:4])) == 4
     torch.testing.assert_close(values["augmented"], 0.5 * values["obs"].float())  # the images are black
     metrics = agent.step(values, plan)

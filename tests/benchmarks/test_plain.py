@@ -36,8 +36,8 @@ def test_flops_of_a_plain_sac_update_are_those_counted_by_hand():
     agent = PlainSAC(config, actions, lambda count: torch.zeros(count, 3, 84, 84))
     with FlopCounterMode(display=False) as counter:
         sample = random_batch(config)
-        plan = agent.plan(2000)
-        agent.step(agent.prepare(sample, plan), plan)
+        plan = agent.schedule(2000)
+        agent.step(*agent.prepare(sample, plan))
 
     sides = [41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21]
     first, rest = 2 * 41 * 41 * 32 * 9 * 9, [2 * side * side * 32 * 32 * 9 for side in sides[1:]]

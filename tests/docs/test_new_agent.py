@@ -1,5 +1,6 @@
 """docs/new_agent.md, run as it is written."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,25 +11,35 @@ import yaml
 PAGE = Path(__file__).parents[2] / "docs" / "new_agent.md"
 
 
-def block(language: str) -> str:
-    [code] = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    return code
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_page_trains_what_it_builds(tmp_path):
-    (tmp_path / "one_sided.py").write_text(block("python"), encoding="utf-8")
-    (tmp_path / "one_sided.yaml").write_text(block("yaml"), encoding="utf-8")
-    command = block("bash").split()
-    assert command[0] == "smg"
+def train(folder: Path, *arguments: str) -> None:
+    """`smg` with these arguments, cut short, in the folder with the page's files."""
+    (folder / "one_sided.py").write_text("\n\n".join(blocks("python")), encoding="utf-8")
+    (folder / "one_sided.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     quick = ["train.steps=24", "eval.every=24", "eval.shifts=[train]", "wandb.mode=disabled", "run.dir=run"]
     trained = subprocess.run(
-        [sys.executable, "-m", "common.cli", *command[1:], "--preset", "smoke", *quick],
-        cwd=tmp_path,
+        [sys.executable, "-m", "common.cli", *arguments, "--preset", "smoke", *quick],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
     assert trained.returncode == 0, trained.stderr
+
+
+def test_a_loss_added_by_a_row_and_a_method_is_learnt(tmp_path):
+    train(tmp_path, "train", "--agent", "one_sided:CalmSMG", "--task", "walker_walk", "losses.calm=3")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any(0 <= line.get("loss/calm", -1) <= 1 for line in lines)
+
+
+def test_the_page_trains_what_it_builds(tmp_path):
+    command = blocks("bash")[0].split()
+    assert command[0] == "smg"
+    train(tmp_path, *command[1:])
     recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
     assert recorded["losses"]["mask_ratio"] == 2
     assert recorded["losses"]["background"] == 2  # SMG's own

@@ -4,13 +4,13 @@ import torch
 
 from common.rl import losses as sac_losses
 from common.rl.attribution import frame_attribution, guided_gradient, saliency_mask
-from common.rl.sac import AuxiliaryPlan
+from common.rl.batch import UpdateSchedule
 from sgqn import losses
 from tests import released
 
 CASES = {
-    "critic_only": AuxiliaryPlan(actor=False, targets=False, auxiliary=False),
-    "full": AuxiliaryPlan(actor=True, targets=True, auxiliary=True),
+    "critic_only": UpdateSchedule(actor=False, targets=False, auxiliary=False),
+    "full": UpdateSchedule(actor=True, targets=True, auxiliary=True),
 }
 
 
@@ -79,8 +79,8 @@ def test_a_term_without_weight_is_not_computed_and_changes_nothing_else(stored):
     assert list(ablated) == ["bellman"]
     torch.testing.assert_close(ablated["bellman"], full["bellman"], rtol=1e-6, atol=0)
     agent = build(stored, "losses.self_supervised=0")
-    assert not agent.plan(1000).auxiliary
-    assert build(stored).plan(1000).auxiliary and not build(stored).plan(1001).auxiliary
+    assert not agent.schedule(1000).auxiliary
+    assert build(stored).schedule(1000).auxiliary and not build(stored).schedule(1001).auxiliary
 
 
 def test_quantile_mask_is_numpys_quantile():

@@ -7,19 +7,19 @@ import torch
 from common.rl.augment import overlay
 from common.rl.frames import stacked
 from smg import losses
-from smg.agent import SMGPlan
+from smg.agent import SMGSchedule
 from tests import released
 from tests.baselines.batches import random_batch
 
 MODEL_TERMS = ("reconstruction", "mask_ratio", "background", "empowerment", "foreground_consistency")
-CRITIC_ONLY = SMGPlan(actor=False, targets=False, models=False, mask_ratio=True, attribution=False)
-FULL = SMGPlan(actor=True, targets=True, models=True, mask_ratio=True, attribution=False)
-FULL_ATTRIBUTION = SMGPlan(actor=True, targets=True, models=True, mask_ratio=True, attribution=True)
+CRITIC_ONLY = SMGSchedule(actor=False, targets=False, auxiliary=False, mask_ratio=True, attribution=False)
+FULL = SMGSchedule(actor=True, targets=True, auxiliary=True, mask_ratio=True, attribution=False)
+FULL_ATTRIBUTION = SMGSchedule(actor=True, targets=True, auxiliary=True, mask_ratio=True, attribution=True)
 CASES = {
     "critic_only_overlay": CRITIC_ONLY,
     "full_overlay": FULL,
     "full_attribution": FULL_ATTRIBUTION,
-    "burst_overlay": SMGPlan(actor=True, targets=True, models=True, mask_ratio=False, attribution=False),
+    "burst_overlay": replace(FULL, mask_ratio=False),
 }
 
 
@@ -46,7 +46,7 @@ def views(agent, values, drawn):
 
 
 def model_losses(agent, values, plan):
-    return agent.model_losses(agent.see(values), values, plan)
+    return agent.auxiliary_losses(values, plan)[0]
 
 
 def test_mask_and_views_are_those_of_the_released_code(stored):
@@ -86,13 +86,11 @@ def test_model_losses(stored, drawn):
 
 
 @pytest.mark.parametrize("drawn", ["overlay", "attribution"])
-def test_model_gradients(stored, drawn, monkeypatch):
+def test_model_gradients(stored, drawn):
     # In float64: one unit of this batch's background decoder lies so near its ReLU's kink that float32
     # rounding alone, by the order of a sum, decides its side, and with it 0.2% of a gradient.
     agent = build(stored)
-    for network in agent.networks.values():
-        network.double()
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    agent.double()
     values = {name: value.double() for name, value in inputs(stored).items()}
     terms = model_losses(agent, views(agent, values, drawn), FULL)
     for term, loss in terms.items():
@@ -121,7 +119,7 @@ def test_a_model_term_without_weight_is_not_computed_and_changes_nothing_else(st
     agent = build(stored)
     full = model_losses(agent, views(agent, inputs(stored), "overlay"), FULL)
     ablated_agent = build(stored, f"losses.{term}=0")
-    plan = SMGPlan(True, True, models=True, mask_ratio=term != "mask_ratio", attribution=False)
+    plan = SMGSchedule(True, True, auxiliary=True, mask_ratio=term != "mask_ratio", attribution=False)
     ablated = model_losses(ablated_agent, views(ablated_agent, inputs(stored), "overlay"), plan)
     assert set(ablated) == set(full) - {term}
     for name, loss in ablated.items():
@@ -155,21 +153,25 @@ def test_q_consistency_without_weight_leaves_the_bellman_loss(stored):
 )
 def test_only_images_that_a_loss_reads_are_drawn(switched_off, plan, drawn):
     agent = released.small("smg", *(f"losses.{name}=0" for name in switched_off))
-    inputs = agent.prepare(random_batch(2, 84), plan)
+    agent.settings = agent.settings.model_copy(update={"attribution_probability": float(plan.attribution)})
+    inputs, plan = agent.prepare(random_batch(2, 84), plan)
     assert inputs.keys() & {"augmented", "backdrop"} == drawn
     agent.step(inputs, plan)
 
 
 def test_plan_follows_the_released_schedule():
     agent = build(released.numbers("smg"), "smg.mask_ratio_from_step=1001")
-    burst, odd, even = agent.plan(1000), agent.plan(1001), agent.plan(1002)
-    assert burst.actor and burst.targets and burst.models and not burst.mask_ratio
-    assert not (odd.actor or odd.targets or odd.models) and even.models and even.mask_ratio
+    burst, odd, even = agent.schedule(1000), agent.schedule(1001), agent.schedule(1002)
+    assert burst.actor and burst.targets and burst.auxiliary and not burst.mask_ratio
+    assert not (odd.actor or odd.targets or odd.auxiliary) and even.auxiliary and even.mask_ratio
 
 
 def test_one_batch_in_four_is_attributed():
     agent = build(released.numbers("smg"), "smg.attribution_probability=0.25")
-    drawn = sum(agent.plan(step).attribution for step in range(4000))
+    batch = random_batch(1, 84)
+    schedule = agent.schedule(1001)
+    assert schedule == agent.schedule(1001)  # nothing is drawn yet
+    drawn = sum(agent.prepare(batch, schedule)[1].attribution for _ in range(4000))
     # Binomial(4000, 1/4): mean 1000, standard deviation 27.
     assert abs(drawn - 1000) < 4 * 27
 

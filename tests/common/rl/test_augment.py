@@ -21,8 +21,8 @@ from common.rl.augment import (
     overlay,
     random_convolution,
     random_offsets,
-    shift,
     spectrum_mask,
+    translate,
 )
 from tests.synchronisation import ForbidSynchronisation
 
@@ -56,8 +56,8 @@ def test_shift_equals_a_double_loop_over_pixels():
             for column in range(6):
                 source = (min(max(row + down, 0), 5), min(max(column + right, 0), 5))
                 expected[sample, :, row, column] = images[sample, :, source[0], source[1]]
-    assert torch.equal(shift(images, offsets), expected)
-    assert torch.equal(shift(images.float(), offsets), expected.float())
+    assert torch.equal(translate(images, offsets), expected)
+    assert torch.equal(translate(images.float(), offsets), expected.float())
 
 
 def test_shift_is_a_random_crop_after_padding_by_replication():
@@ -67,7 +67,7 @@ def test_shift_is_a_random_crop_after_padding_by_replication():
     padded = F.pad(images, (pad,) * 4, mode="replicate")
     for sample, (down, right) in enumerate((offsets + pad).tolist()):
         window = padded[sample, :, down : down + 12, right : right + 12]
-        assert torch.equal(shift(images, offsets)[sample], window)
+        assert torch.equal(translate(images, offsets)[sample], window)
 
 
 def test_offsets_are_uniform_and_reach_both_ends():
@@ -138,7 +138,7 @@ def test_functions_never_wait_for_the_device_and_compile_in_one_graph():
     offsets, weights = torch.zeros(4, 2, dtype=torch.int64), torch.randn(4, 3, 3, 3, 3)
 
     def everything(obs: torch.Tensor) -> torch.Tensor:
-        obs = crop(shift(obs, offsets), offsets[:, 0], offsets[:, 1], 12)
+        obs = crop(translate(obs, offsets), offsets[:, 0], offsets[:, 1], 12)
         mixed = compose(overlay(obs, backdrops), torch.ones(4, 3, 12, 12) / 3, backdrops)
         return spectrum_mask(random_convolution(mixed, weights), 0.1, torch.tensor(0.2))
 
@@ -172,7 +172,7 @@ def test_random_shift_class():
     shifted = transform(images)
     torch.manual_seed(0)
     offsets = random_offsets(6, 4, CPU)
-    assert torch.equal(shifted, shift(images, offsets))
+    assert torch.equal(shifted, translate(images, offsets))
     # The matrix sends the point (x, y) where its pixel goes: an interior one is found there.
     assert transform.transform_matrix is not None
     x, y = (transform.transform_matrix @ torch.tensor([6.0, 5.0, 1.0]))[:, :2].long().T
@@ -214,7 +214,7 @@ def test_classes_compose_with_kornias_own():
     torch.manual_seed(0)
     output = AugmentationSequential(shifting, filtering, flip, data_keys=["input"])(images)
     offsets, weights = shifting._params["offsets"], filtering._params["weights"]
-    expected = random_convolution(shift(images, offsets) * 255, weights).flip(-1) / 255
+    expected = random_convolution(translate(images, offsets) * 255, weights).flip(-1) / 255
     torch.testing.assert_close(output, expected)
 
 

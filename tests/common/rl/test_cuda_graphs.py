@@ -1,6 +1,5 @@
 """The update as a program: compiled parts give eager's numbers, and nothing in it waits for a device."""
 
-import random
 import shutil
 
 import pytest
@@ -108,8 +107,8 @@ def test_shapes_of_the_inputs_depend_on_the_plan_alone(name):
     agent = build(name)
     shapes = {}
     for step in range(FULL, FULL + 120):
-        plan = agent.plan(step)
-        found = {key: tuple(value.shape) for key, value in agent.prepare(batch(), plan).items()}
+        inputs, plan = agent.prepare(batch(), agent.schedule(step))
+        found = {key: tuple(value.shape) for key, value in inputs.items()}
         assert shapes.setdefault(plan, found) == found
     # SMG: τ is drawn per batch, so each kind of step has two programs.
     assert len(shapes) == (4 if name == "smg" else 2)
@@ -122,8 +121,7 @@ def test_bfloat16_stays_close(name):
     losses, gradients = [], []
     for agent in (exact, rounded):
         torch.manual_seed(0)
-        plan = agent.plan(FULL)
-        inputs = agent.prepare(batch(64), plan)
+        inputs, _ = agent.prepare(batch(64), agent.schedule(FULL))
         if name == "smg":
             inputs["composed"] = inputs["augmented"] = inputs.get("augmented", inputs["obs"].float())
         terms, _ = agent.critic_losses(inputs)
@@ -150,7 +148,6 @@ def test_graphs_give_the_numbers_of_eager_updates(name):
         outcomes = []
         for agent in agents:
             torch.manual_seed(step)
-            agent.coin = random.Random(step)  # SMG's: the same τ for both
             moved = Batch(*(value.cuda() for value in vars(batch()).values()))
             outcomes.append(agent.update(moved, step))
         for metric, value in outcomes[0].items():

@@ -1,6 +1,7 @@
 import math
 import os
 import signal
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from torch import nn
 import common.run.trainer
 from common.config.loading import load, load_run_config
 from common.config.registry import AGENTS, agent_class
-from common.rl.batch import Batch
-from common.rl.diagnosis import ROWS, Diagnosis, FiringUnits, soft_returns
+from common.rl.batch import Batch, Inputs
+from common.rl.diagnosis import ROWS, Diagnosis, FiringUnits, first_rows, soft_returns
 from common.rl.networks import MLP, Trunk
 from common.run.console import Console
 from common.run.device import concrete
@@ -48,9 +49,9 @@ def build(name, *overrides):
     torch.manual_seed(0)
     size = config.env.image_size
     agent = agent_class(name)(config, 3, lambda count: torch.rand(count, 3, size, size) * 255)
-    plan = agent.plan(FULL)
+    plan = agent.schedule(FULL)
     batch = random_batch(agent.batch_size(FULL), config.env.frame_size)
-    return agent, agent.prepare(batch, plan), plan
+    return agent, *agent.prepare(batch, plan)
 
 
 # What is measured
@@ -159,7 +160,7 @@ def test_soft_returns_against_a_plain_loop(name, terminated):
     @torch.no_grad()
     def drawn(step):
         """−log π of a draw at next_obs[step], and Q of it."""
-        obs = agent.view(episode.next_obs[step : step + 1])
+        obs = agent.policy_input(episode.next_obs[step : step + 1])
         mean, log_std = agent.actor(agent.critic.trunk(obs))
         policy = torch.distributions.TransformedDistribution(
             torch.distributions.Normal(mean.double(), log_std.double().exp()),
@@ -178,7 +179,7 @@ def test_soft_returns_against_a_plain_loop(name, terminated):
         following[step] = episode.reward[step].item() + goes_on * (alpha * entropy + following[step + 1])
     with torch.no_grad():
         values = [
-            min(head.item() for head in agent.critic(agent.view(obs[None]), action[None]))
+            min(head.item() for head in agent.critic(agent.policy_input(obs[None]), action[None]))
             for obs, action in zip(episode.obs, episode.action, strict=True)
         ]
 
@@ -212,20 +213,20 @@ def test_an_examination_leaves_nothing_behind_and_never_waits(name):
     agent, inputs, plan = build(name)
     diagnosis = Diagnosis(agent, 10)
     episode = random_batch(8, agent.config.env.frame_size)
-    state, before = torch.get_rng_state(), [tensor.clone() for tensor in agent.state_tensors()]
+    state, before = torch.get_rng_state(), [tensor.clone() for tensor in agent.state_tensors().values()]
     with ForbidSynchronisation():
         metrics = diagnosis.examine(inputs, plan) | diagnosis.episode(episode, seed=0)
     assert all(value.dim() == 0 and not value.requires_grad for value in metrics.values())
     assert torch.equal(state, torch.get_rng_state())
-    for one, two in zip(before, agent.state_tensors(), strict=True):
+    for one, two in zip(before, agent.state_tensors().values(), strict=True):
         assert torch.equal(one, two)
-    assert all(p.grad is None for network in agent.networks.values() for p in network.parameters())
+    assert all(parameter.grad is None for parameter in agent.parameters())
 
 
 def test_a_part_of_a_large_batch_is_enough():
     agent, inputs, plan = build("smg", f"train.batch={2 * ROWS}")
     diagnosis = Diagnosis(agent, 10)
-    half = {name: value[:ROWS] for name, value in inputs.items()}
+    half = first_rows(inputs, ROWS)
     torch.testing.assert_close(diagnosis.examine(inputs, plan), diagnosis.examine(half, plan))
 
 
@@ -250,7 +251,9 @@ def test_a_gpu_measures_the_same(name):
     config = agent.config.model_copy(update={"device": "cuda"})
     moved = agent_class(name)(config, 3, agent.images, "cuda")
     moved.load_state_dict(agent.state_dict())
-    there = Diagnosis(moved, 10).examine({key: value.cuda() for key, value in inputs.items()}, plan)
+    there = Diagnosis(moved, 10).examine(
+        cast(Inputs, {key: value.cuda() for key, value in inputs.items()}), plan
+    )
     for metric, value in Diagnosis(agent, 10).examine(inputs, plan).items():
         torch.testing.assert_close(there[metric].cpu(), value, rtol=1e-3, atol=1e-3, msg=metric)
 

@@ -1,5 +1,7 @@
 """What an agent of one's own must not get wrong."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -16,15 +18,16 @@ SMALL = ("env.image_size=24", "network.strides=[2]")
 class WithHead(SAC):
     """SAC with one more network, whose output its critic's loss pulls to 0."""
 
-    registered = learnt = True
+    learnt = True
+    head: MLP
 
-    def __init__(self, config, action_size, images, device="cpu"):
-        super().__init__(config, action_size, images, device)
-        self.head = self.add(MLP(config.network.latent, 8, 1), initialise_weights=True)
-        if self.registered:
-            self.networks["head"] = self.head
-        if self.learnt:
-            self.optimizers["critic"].add_param_group({"params": self.head.parameters()})
+    def build(self):
+        super().build()
+        self.head = MLP(self.config.network.latent, 8, 1)
+
+    def optimized(self):
+        critic = [*self.critic.parameters(), *(self.head.parameters() if self.learnt else [])]
+        return super().optimized() | {"critic": critic}
 
     def critic_losses(self, inputs):
         terms, diagnostics = super().critic_losses(inputs)
@@ -32,15 +35,11 @@ class WithHead(SAC):
         return terms, diagnostics
 
 
-class Unregistered(WithHead):
-    registered = False
-
-
 class Motionless(WithHead):
     learnt = False
 
 
-def build(kind: type[SAC], tmp_path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> SAC:
+def build(kind: type[SAC], tmp_path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Any:
     monkeypatch.setattr("common.run.build.agent_class", lambda _: kind)
     config = runs.smoke(tmp_path, "sac", *SMALL, *overrides)
     return build_agent(config, 3, build_images(config))
@@ -48,21 +47,36 @@ def build(kind: type[SAC], tmp_path, monkeypatch: pytest.MonkeyPatch, *overrides
 
 def test_a_network_added_to_an_optimiser_learns(tmp_path, monkeypatch):
     agent = build(WithHead, tmp_path, monkeypatch)
-    before = [weight.clone() for weight in agent.networks["head"].parameters()]
+    before = [weight.clone() for weight in agent.head.parameters()]
     agent.update(random_batch(4, 24), step=1)
-    after = list(agent.networks["head"].parameters())
+    after = list(agent.head.parameters())
     assert all(not torch.equal(*pair) for pair in zip(before, after, strict=True))
     assert all(weight.grad is None for weight in after)
 
 
 def test_a_network_that_no_optimiser_moves_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="no optimiser moves the network 'head'"):
+    with pytest.raises(UserError, match=r"no optimiser moves Motionless's weight 'head\.linear0\.weight'"):
         build(Motionless, tmp_path, monkeypatch)
 
 
-def test_a_network_that_no_checkpoint_would_hold_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="checkpoints would lack the network 'head'"):
-        build(Unregistered, tmp_path, monkeypatch)
+def test_a_network_added_after_construction_is_saved_and_must_learn_too(tmp_path, monkeypatch):
+    class Late(SAC):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.head = MLP(self.config.network.latent, 8, 1)
+
+    with pytest.raises(UserError, match=r"Late's weight 'head\.linear0\.weight'.*optimized\(\)"):
+        build(Late, tmp_path, monkeypatch)
+
+
+def test_a_state_holds_every_network_and_optimiser(tmp_path, monkeypatch):
+    agent, other = (build(WithHead, tmp_path, monkeypatch) for _ in range(2))
+    agent.update(random_batch(4, 24), step=0)
+    other.load_state_dict(agent.state_dict())
+    assert torch.equal(other.head.linear0.weight, agent.head.linear0.weight)
+    for name, optimizer in agent.optimizers.items():
+        for one, two in zip(optimizer.state.values(), other.optimizers[name].state.values(), strict=True):
+            assert all(torch.equal(one[slot], two[slot]) for slot in one), name
 
 
 def test_augmentation_is_checked_at_the_size_of_the_run(tmp_path, monkeypatch):

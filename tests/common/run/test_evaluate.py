@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
-from common.run.evaluate import Evaluator, summary_table
+from common.run.evaluate import Evaluator, mean_actions, summary_table
+from tests import released
 
 ARGUMENTS = {"task": "walker_walk", "action_repeat": 8, "episode_steps": 64, "seed": 3}
 
@@ -54,3 +56,12 @@ def test_table_shows_mean_spread_and_the_papers_number():
     table = summary_table(records, "smg", "walker_walk")
     assert "750.0 ± 70.7" in table and "814 ± 51 (SMG poster)" in table
     assert "2 episodes of one seed" in table
+
+
+def test_actions_do_not_depend_on_the_batch_they_are_chosen_in():
+    agent = released.agent("sac", released.numbers("sac"))
+    obs = np.random.default_rng(0).integers(0, 256, (21, 9, 84, 84), dtype=np.uint8)
+    together = mean_actions(agent, obs)
+    alone = np.concatenate([mean_actions(agent, single[None]) for single in obs])
+    assert together.shape == (21, 3) and np.array_equal(together, alone)
+    np.testing.assert_allclose(together, agent.act(torch.from_numpy(obs), sample=False).numpy(), atol=1e-6)

@@ -19,9 +19,9 @@ class CountingSMG(SMG):
     counts: ClassVar[Counter[str]] = Counter()
 
     def update(self, batch, step, examine=None):
-        plan = self.plan(step)
-        done = {"critic": True, "actor": plan.actor, "targets": plan.targets, "models": plan.models}
-        done["mask_ratio"] = plan.models and plan.mask_ratio
+        plan = self.schedule(step)
+        done = {"critic": True, "actor": plan.actor, "targets": plan.targets, "models": plan.auxiliary}
+        done["mask_ratio"] = plan.auxiliary and plan.mask_ratio
         self.counts.update(name for name, happens in done.items() if happens)
         return {"loss/bellman": torch.zeros(())}
 

@@ -87,7 +87,7 @@ def compose(obs: Tensor, mask: Tensor, backdrops: Tensor) -> Tensor:
         mask: (B, frames, H, W) in [0, 1], one per frame.
         backdrops: (B, 3, H, W), one for all frames of a sample.
     """
-    dtype = torch.promote_types(_floating(obs).dtype, mask.dtype)
+    dtype = obs.dtype if obs.is_floating_point() else mask.dtype
     frames, behind = apart(obs.to(dtype)), backdrops.to(dtype)[:, None]
     return stacked(torch.lerp(behind, frames, mask.to(dtype)[:, :, None]))
 

@@ -9,7 +9,7 @@ from benchmarks.update import random_batch
 from common.config.loading import load
 from common.run.device import concrete
 from tests import released
-from tests.common.rl import test_sac
+from tests.common.rl import test_layouts, test_sac
 from tests.sgqn import test_sgqn
 from tests.smg import test_smg
 
@@ -27,6 +27,26 @@ def test_plain_steps_move_every_parameter_as_the_released_code_does(name, case, 
     before = released.snapshot(agent)
     agent.step(page.inputs(stored), page.CASES[case])
     released.assert_step(agent, before, stored, case)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_fast_updates_are_the_plain_ones(name, monkeypatch):
+    """Eight updates in float64, with users' defaults, end at the plain implementation's weights."""
+    fast = test_layouts.build(name, "compile=eager", "channels_last=auto", "optim.fused=auto")
+    monkeypatch.setattr(test_layouts, "agent_class", PLAIN.__getitem__)
+    plain = test_layouts.build(name, *SWITCHES)
+    assert type(plain) is PLAIN[name]
+    before = {key: value.detach().clone() for key, value in plain.named_parameters()}
+    plain.load_state_dict(fast.state_dict())
+    for step in range(1000, 1008):
+        for agent in (fast, plain):
+            torch.manual_seed(step)
+            agent.update(test_layouts.batch(agent, step), step)
+    changes = [
+        {key: value.detach() - before[key] for key, value in agent.named_parameters()}
+        for agent in (fast, plain)
+    ]
+    test_layouts.assert_same(*changes)
 
 
 def test_flops_of_a_plain_sac_update_are_those_counted_by_hand():

@@ -107,7 +107,9 @@ def test_shapes_of_the_inputs_depend_on_the_plan_alone(name):
     agent = build(name)
     shapes = {}
     for step in range(FULL, FULL + 120):
-        inputs, plan = agent.prepare(batch(), agent.schedule(step))
+        sample = batch()
+        torch.manual_seed(step)
+        inputs, plan = agent.prepare(sample, agent.schedule(step))
         found = {key: tuple(value.shape) for key, value in inputs.items()}
         assert shapes.setdefault(plan, found) == found
     # SMG: τ is drawn per batch, so each kind of step has two programs.
@@ -136,19 +138,3 @@ def test_bfloat16_stays_close(name):
 def test_graphs_without_a_gpu_are_refused():
     with pytest.raises(UserError, match="needs a CUDA device"):
         build("sac", "compile=graphs")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", AGENTS)
-def test_graphs_give_the_numbers_of_eager_updates(name):
-    agents = [build(name, "device=cuda", f"compile={mode}") for mode in ("eager", "graphs")]
-    agents[1].load_state_dict(agents[0].state_dict())
-    for step in range(FULL, FULL + 4):
-        outcomes = []
-        for agent in agents:
-            torch.manual_seed(step)
-            moved = Batch(*(value.cuda() for value in vars(batch()).values()))
-            outcomes.append(agent.update(moved, step))
-        for metric, value in outcomes[0].items():
-            torch.testing.assert_close(outcomes[1][metric], value, rtol=1e-4, atol=1e-5, msg=metric)

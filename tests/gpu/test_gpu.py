@@ -1,0 +1,100 @@
+"""What only a CUDA device can show. All of it skips without one."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.config.loading import load
+from common.config.registry import AGENTS, agent_class
+from common.rl.batch import Batch
+from common.run.checkpoint import load as load_checkpoint
+from common.run.device import concrete
+from tests import runs
+from tests.baselines.batches import random_batch
+from tests.common.rl.test_graphed_update import assert_equal
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+UPDATES, FIRST_STEP = 20, 1000
+RUN = ("device=cuda", "compile=graphs", "env.image_size=24", "network.strides=[2]", "eval.shifts=[train]")
+
+
+@pytest.fixture(autouse=True)
+def deterministic():
+    """cuDNN's deterministic algorithms, the same ones in a graph and out of it."""
+    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        yield
+
+
+def build(name: str, compile: str) -> Any:
+    """An agent at the papers' size as users get it on a GPU, but for the batch."""
+    sizes = ["device=cuda", f"compile={compile}", "amp=bf16", "train.batch=32"]
+    config = concrete(load(name, "walker_walk", "paper", overrides=sizes))
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (512, 3, 84, 84), dtype=torch.uint8, device="cuda")
+    return agent_class(name)(config, 6, lambda count: images[:count], "cuda")
+
+
+def update(agent: Any, step: int) -> dict[str, float]:
+    """One update with a batch and draws that only the step decides."""
+    drawn = random_batch(agent.batch_size(step), agent.config.env.frame_size)
+    action = torch.rand(len(drawn.obs), 6, generator=torch.Generator().manual_seed(step)) * 2 - 1
+    values = vars(drawn) | {"action": action, "obs": drawn.obs.roll(step, -1)}
+    torch.manual_seed(step)
+    metrics = agent.update(Batch(**{name: value.cuda() for name, value in values.items()}), step)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_graphs_learn_what_eager_updates_learn(name):
+    eager, graphs = build(name, "eager"), build(name, "graphs")
+    graphs.load_state_dict(eager.state_dict())
+    for step in range(FIRST_STEP, FIRST_STEP + UPDATES):
+        found, expected = update(graphs, step), update(eager, step)
+        assert found.keys() == expected.keys()
+        assert all(found[key] == pytest.approx(expected[key], rel=0.05, abs=1e-3) for key in found), step
+    assert graphs.graphed_update.graphs, graphs.graphed_update.findings
+    before, theirs = build(name, "eager").state_tensors(), eager.state_tensors()
+    for key, value in graphs.state_tensors().items():
+        change = theirs[key].double() - before[key].double() if key in before else theirs[key].double()
+        distance = (value.double() - theirs[key].double()).norm()
+        assert distance <= 0.05 * change.norm() + 1e-6, key
+
+
+@pytest.mark.parametrize("name", ["sac", "sgqn", "smg"])
+def test_a_loaded_state_goes_on_as_the_agent_that_was_saved(name):
+    agent = build(name, "graphs")
+    for step in range(FIRST_STEP, FIRST_STEP + 4):
+        update(agent, step)
+    other = build(name, "graphs")
+    update(other, FIRST_STEP)  # its graphs must not outlive the loading
+    other.load_state_dict(agent.state_dict())
+    for step in range(FIRST_STEP + 4, FIRST_STEP + 8):
+        assert update(agent, step) == update(other, step)
+    assert_equal(agent, other)
+
+
+@pytest.mark.parametrize("storage", ["cuda", "cpu"])
+@pytest.mark.parametrize("name", ["smg", "sgqn"])
+def test_a_stopped_run_goes_on_where_it_was(name, storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "run"
+    agent = agent_class(name)
+    real = agent.update
+
+    def stopping(self, batch, step, examine=None):
+        if step == 30:
+            signal.raise_signal(signal.SIGTERM)
+        return real(self, batch, step, examine)
+
+    monkeypatch.setattr(agent, "update", stopping)
+    runs.start(folder, name, *RUN, f"replay.device={storage}", "train.steps=45", "eval.every=45")
+    monkeypatch.setattr(agent, "update", real)
+    state, _ = load_checkpoint(folder / "checkpoint", None)
+    assert 30 <= state["step"] < 45
+    assert runs.resume(folder) == 0
+    assert [line["step"] for line in runs.evaluations(folder)][-1] == 45

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from common.config.loading import CONFIGS, RESOLVED_NAME
 from common.errors import UserError
 from common.study.definition import PlannedRun
-from common.study.folders import ATTEMPTS, CLAIM, LOG, TRAINING, Kind, locked, read
+from common.study.folders import ATTEMPTS, CLAIM, LOG, TRAINING, State, locked, read
 
 PATIENCE = 300
 """Seconds that a run asked to stop has for saving."""
@@ -60,7 +60,7 @@ class Attempt:
             self._claim.close()
             raise Claimed(run.name)
         # Looked at under the claim: whoever held it before may have finished the run.
-        if read(run, claimed=True).kind is Kind.DONE:
+        if read(run, claimed=True).state is State.DONE:
             self._status = 0
             self._claim.close()
             return

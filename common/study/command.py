@@ -10,7 +10,7 @@ from common.run.checkpoint import write_atomically
 from common.run.signals import Interruption, Signals
 from common.study.definition import PlannedRun, Study, load_study
 from common.study.estimate import Estimate, estimates
-from common.study.folders import Kind, Reading, read
+from common.study.folders import FoundRun, State, read
 from common.study.formats import FORMATS, markdown
 from common.study.progress import Progress
 from common.study.report import page
@@ -51,7 +51,7 @@ def run(
         print(f"stopped by {stop} and saved; the same command goes on from there", file=sys.stderr)
         return stop.status
     readings = [read(run) for run in study.runs]
-    if shard is not None and any(reading.kind is not Kind.DONE for reading in readings):
+    if shard is not None and any(reading.state is not State.DONE for reading in readings):
         print(summary(readings))
     else:
         write_outputs(study)
@@ -103,7 +103,7 @@ def status(path: str, overrides: list[str]) -> int:
     readings = [read(run) for run in study.runs]
     width = max(len(reading.run.name) for reading in readings)
     for reading in readings:
-        print(f"{reading.kind:<10}  {reading.run.name:<{width}}  {reading.detail}".rstrip())
+        print(f"{reading.state:<10}  {reading.run.name:<{width}}  {reading.detail}".rstrip())
     print(summary(readings))
     return 0
 
@@ -136,16 +136,16 @@ def _emit(text: str, output: str | None) -> None:
         raise UserError(f"{output} cannot be written ({error.strerror})") from error
 
 
-def summary(readings: list[Reading]) -> str:
+def summary(readings: list[FoundRun]) -> str:
     """How many runs are in which state."""
-    counts = Counter(reading.kind for reading in readings)
-    return f"{len(readings)} runs: " + ", ".join(f"{counts[kind]} {kind}" for kind in Kind if counts[kind])
+    counts = Counter(reading.state for reading in readings)
+    return f"{len(readings)} runs: " + ", ".join(f"{counts[kind]} {kind}" for kind in State if counts[kind])
 
 
 def plan(study: Study, runs: tuple[PlannedRun, ...]) -> str:
     """Every run with its state and command, what the study sets, and what the rest will cost."""
     readings = [read(run) for run in runs]
-    lines = [f"{reading.kind:<10}  smg train {shlex.join(reading.run.arguments)}" for reading in readings]
+    lines = [f"{reading.state:<10}  smg train {shlex.join(reading.run.arguments)}" for reading in readings]
     lines += ["", summary(readings), f"settings on top of configs/: {' '.join(study.settings) or 'none'}", ""]
     lines += _costs(estimates(readings))
     return "\n".join(lines) + "\n"

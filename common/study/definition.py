@@ -62,6 +62,10 @@ def _named_settings(value: object) -> object:
     return value
 
 
+def _names(value: object) -> Collection[object]:
+    return value if isinstance(value, dict | list) else (value,)
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -186,9 +190,9 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
         UserError: the file is not a study, or a run of it could not start; the message names the cell.
     """
     source, stem = _find(path)
-    original = _validated(yaml_files.read_mapping(source, str(path)), str(path))
+    values = yaml_files.read_mapping(source, str(path))
+    original = _validated(values, str(path))
     _refuse_second_settings(original, str(path))
-    values = original.model_dump()
     settings: list[str] = []
     replaced: set[str] = set()
     for text in overrides:
@@ -208,10 +212,11 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
             replaced.add(section)
         elif section in ("tasks", "agents"):
             name = rest.partition(".")[0]
-            holder = next((grid for grid in (values, *values["more"]) if name in grid[section]), values)
-            holder[section] = _assigned(holder[section], rest, parsed, key)
+            named = [grid for grid in values.get("more", ()) if name in _names(grid[section])]
+            holder = values if name in _names(values[section]) or not named else named[0]
+            holder[section] = _assigned(_named_settings(holder[section]), rest, parsed, key)
         elif section == "resources":
-            values[section] = _assigned(values[section], rest, parsed, key)
+            values[section] = _assigned(values.get(section, {}), rest, parsed, key)
         else:
             raise UserError(f"{COMMAND_LINE}: {key}: {section} is one value; write {section}=…")
     file = _validated(values, str(path))

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from common.config.loading import CONFIGS
-from common.study.folders import Kind, Reading
+from common.study.folders import FoundRun, State
 
 PERFORMANCE = CONFIGS.parent / "results" / "performance"
 """Where `python -m benchmarks.loop --json` leaves its figures."""
@@ -38,20 +38,20 @@ class Estimate:
         return None if self.speed is None else self.steps / self.speed.steps_per_second / 3600
 
 
-def estimates(readings: Iterable[Reading], performance: Path = PERFORMANCE) -> list[Estimate]:
+def estimates(readings: Iterable[FoundRun], performance: Path = PERFORMANCE) -> list[Estimate]:
     """The cost by column: at the speed of the study's own runs, else at the one that benchmarks measured.
 
     Args:
         readings: of the study's runs.
         performance: folder with the JSON files of `python -m benchmarks.loop`.
     """
-    columns: dict[str, list[Reading]] = {}
+    columns: dict[str, list[FoundRun]] = {}
     for reading in readings:
         columns.setdefault(reading.run.column, []).append(reading)
     benchmarked = _benchmarked(performance, gpu=torch.cuda.is_available())
     found = []
     for column, runs in columns.items():
-        left = [reading for reading in runs if reading.kind is not Kind.DONE]
+        left = [reading for reading in runs if reading.state is not State.DONE]
         steps = sum(max(0, reading.run.config.train.steps - reading.step) for reading in left)
         first = runs[0].run
         config = first.config
@@ -60,7 +60,7 @@ def estimates(readings: Iterable[Reading], performance: Path = PERFORMANCE) -> l
     return found
 
 
-def _own_speed(readings: list[Reading]) -> Speed | None:
+def _own_speed(readings: list[FoundRun]) -> Speed | None:
     timed = [(reading.step, reading.seconds) for reading in readings if reading.step and reading.seconds]
     if not timed:
         return None

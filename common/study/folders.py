@@ -28,7 +28,7 @@ STOPPED = (75, 130, -signal.SIGTERM)
 """Statuses of `smg train` after it was asked to stop: saved, or with nothing to save as it had just begun."""
 
 
-class Kind(StrEnum):
+class State(StrEnum):
     """The state of a planned run."""
 
     DONE = "done"
@@ -40,14 +40,14 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Reading:
+class FoundRun:
     """A planned run and what its folder holds.
 
     `episodes` are the records of eval.jsonl; those of the last evaluation are complete if the run is done.
     """
 
     run: PlannedRun
-    kind: Kind
+    state: State
     detail: str = ""
     step: int = 0
     seconds: float | None = None
@@ -74,7 +74,7 @@ class _Corrupt(Exception):
     pass
 
 
-def read(run: PlannedRun, claimed: bool = False) -> Reading:
+def read(run: PlannedRun, claimed: bool = False) -> FoundRun:
     """Read a run's folder; damage is part of the answer, never an exception.
 
     `claimed`: this process holds the run's claim, so nobody else is at work on it.
@@ -83,8 +83,8 @@ def read(run: PlannedRun, claimed: bool = False) -> Reading:
     failure = _last_failure(run.folder)
     if not (run.folder / RESOLVED_NAME).exists():
         if held:
-            return Reading(run, Kind.RUNNING, "starting")
-        return Reading(run, Kind.FAILED if failure else Kind.MISSING, failure)
+            return FoundRun(run, State.RUNNING, "starting")
+        return FoundRun(run, State.FAILED if failure else State.MISSING, failure)
     try:
         config = load_run_config(run.folder, allow_code=run.foreign_code)
         _check_identity(run, config)
@@ -93,7 +93,7 @@ def read(run: PlannedRun, claimed: bool = False) -> Reading:
         missing = _lacking(config, episodes)
         saved = _saved_step(run.folder)
     except (UserError, _Corrupt) as error:
-        return Reading(run, Kind.RUNNING if held else Kind.CORRUPT, str(error))
+        return FoundRun(run, State.RUNNING if held else State.CORRUPT, str(error))
     step, seconds = progress(run.folder)
     facts: dict[str, Any] = {
         "step": max(step, saved or 0), "seconds": seconds, "config": config, "provenance": provenance,
@@ -101,13 +101,13 @@ def read(run: PlannedRun, claimed: bool = False) -> Reading:
     }  # fmt: skip
     reached = f"step {facts['step']} of {config.train.steps}"
     if held:
-        return Reading(run, Kind.RUNNING, reached, **facts)
+        return FoundRun(run, State.RUNNING, reached, **facts)
     # Archived results come without checkpoints; otherwise the last one holds the trained weights.
     if not missing and saved in (None, config.train.steps):
-        return Reading(run, Kind.DONE, **facts)
+        return FoundRun(run, State.DONE, **facts)
     if failure:
-        return Reading(run, Kind.FAILED, f"{failure} ({reached})", **facts)
-    return Reading(run, Kind.UNFINISHED, missing or reached, **facts)
+        return FoundRun(run, State.FAILED, f"{failure} ({reached})", **facts)
+    return FoundRun(run, State.UNFINISHED, missing or reached, **facts)
 
 
 def is_held(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.run.signals import Interruption, Signals
 from common.study.attempt import Attempt, Claimed
 from common.study.definition import PlannedRun, Study
-from common.study.folders import LOG, STOPPED, Kind, Reading, differences, read
+from common.study.folders import LOG, STOPPED, FoundRun, State, differences, read
 from common.study.progress import Progress
 
 LOSSES = 20
@@ -133,11 +133,11 @@ def run_all(
     """
     say = progress.say
     readings = [read(run) for run in runs]
-    queue = deque(found.run for found in readings if found.kind not in (Kind.DONE, Kind.CORRUPT))
-    given_up = [found.run for found in readings if found.kind is Kind.CORRUPT]
-    say(f"{sum(found.kind is Kind.DONE for found in readings)} of {len(runs)} runs are done")
+    queue = deque(found.run for found in readings if found.state not in (State.DONE, State.CORRUPT))
+    given_up = [found.run for found in readings if found.state is State.CORRUPT]
+    say(f"{sum(found.state is State.DONE for found in readings)} of {len(runs)} runs are done")
     for found in readings:
-        if found.kind is Kind.CORRUPT:
+        if found.state is State.CORRUPT:
             say(f"{found.run.folder}: left alone, it is damaged: {found.detail}")
     active: set[PlannedRun] = set()
     failures: Counter[str] = Counter()
@@ -155,7 +155,7 @@ def run_all(
             for run, outcome in engine.ended(timeout=1):
                 active.discard(run)
                 reading = read(run, claimed=True)
-                if reading.kind is Kind.DONE:
+                if reading.state is State.DONE:
                     say(f"{run.name}: done")
                 elif (isinstance(outcome, Lost) or outcome in STOPPED) and losses[run.name] < LOSSES:
                     losses[run.name] += 1
@@ -179,7 +179,7 @@ def run_all(
     return given_up
 
 
-def _why(reading: Reading, outcome: int | Exception) -> str:
+def _why(reading: FoundRun, outcome: int | Exception) -> str:
     if isinstance(outcome, Exception):
         return str(outcome)
     return f"stopped by a signal at step {reading.step}" if outcome in STOPPED else reading.detail

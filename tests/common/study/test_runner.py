@@ -13,7 +13,7 @@ import pytest
 from common import cli
 from common.errors import UserError
 from common.study.attempt import Attempt
-from common.study.folders import Kind, read
+from common.study.folders import State, read
 from tests.common.study import real_runs
 from tests.common.study.real_runs import (
     assert_finished_once,
@@ -46,8 +46,8 @@ def test_two_shards_killed_and_stopped_half_way_do_every_run_once(
             two.signal(SIGTERM)
             assert two.wait() == 75
             assert "stopped by SIGTERM and saved; the same command goes on from there" in two.printed()
-        assert read(sac).kind is Kind.RUNNING
-        assert read(drq).kind is Kind.UNFINISHED
+        assert read(sac).state is State.RUNNING
+        assert read(drq).state is State.UNFINISHED
         assert attempts(drq) == [75]
         assert "stopped by SIGTERM and saved" in log(drq)
         assert not list(planned.folder.glob("small.*"))
@@ -124,7 +124,7 @@ def test_a_trainer_stopped_before_it_began_has_not_failed(tmp_path: Path) -> Non
     attempt.stop()
     assert attempt.poll(0) in (75, -SIGTERM)
     assert attempts(run) == [attempt.poll(0)]
-    assert read(run).kind is Kind.MISSING
+    assert read(run).state is State.MISSING
 
 
 def test_runs_with_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import json
 import math
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -128,26 +129,20 @@ def locked(path: Path) -> bool:
 
 
 def progress(folder: Path) -> tuple[int, float | None]:
-    """The agent step of the newest line of metrics.jsonl, and the newest `seconds`; cheap, for polling."""
-    path = folder / "metrics.jsonl"
-    step, seconds = 0, None
+    """Agent step and seconds of the newest line of metrics.jsonl that has them; cheap, for polling."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 20_000))
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 20_000))
             lines = file.read().split(b"\n")[:-1]
     except OSError:
         return 0, None
     for line in reversed(lines):
         try:
             record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if not isinstance(record, dict):
-            continue
-        step = max(step, record["step"]) if isinstance(record.get("step"), int) else step
-        if isinstance(record.get("seconds"), float | int):
-            return step, float(record["seconds"])
-    return step, seconds
+            return int(record["step"]), float(record["seconds"])
+        except (ValueError, RecursionError, LookupError, TypeError, OverflowError):
+            continue  # an episode's line, or damage
+    return 0, None
 
 
 def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:

@@ -23,11 +23,7 @@ def markdown(table: Table) -> str:
         rows = [statistics_texts(item, block.digits) for item in block.aggregates]
         parts.append(_pipes(statistics_head(study.subject), rows))
     if table.left_out:
-        lines = [
-            f"- {found.run.name}: {found.state} ({_escaped(found.detail)})"
-            for found in table.left_out
-            for reading in table.left_out
-        ]
+        lines = [f"- {found.run.name}: {found.state} ({_escaped(found.detail)})" for found in table.left_out]
         parts.append("Left out:\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 

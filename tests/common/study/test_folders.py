@@ -132,12 +132,12 @@ def test_a_locked_folder_is_running(run: PlannedRun, name: str) -> None:
         assert read(run, claimed=True).state is State.UNFINISHED
 
 
-def test_progress_is_read_from_the_end_of_the_metrics(run: PlannedRun) -> None:
+def test_progress_is_that_of_the_newest_line_with_seconds(run: PlannedRun) -> None:
     assert progress(run.folder) == (0, None)
     write_run(run)
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 64, "episode/return": 3}\n{"step": 7')
-    assert progress(run.folder) == (64, 30)
+    assert progress(run.folder) == (60, 30)
 
 
 def test_metrics_that_cannot_be_parsed_are_no_progress(run: PlannedRun) -> None:

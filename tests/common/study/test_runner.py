@@ -7,12 +7,13 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP, SIGTERM
+from threading import Event
 
 import pytest
 
 from common import cli
 from common.errors import UserError
-from common.study.attempt import Attempt
+from common.study.attempt import attempt
 from common.study.folders import State, read
 from tests.common.study import real_runs
 from tests.common.study.real_runs import (
@@ -120,10 +121,11 @@ def test_failing_and_damaged_runs_are_given_up_while_others_finish(
 
 def test_a_trainer_stopped_before_it_began_has_not_failed(tmp_path: Path) -> None:
     [run, *_] = study(tmp_path, text=real_runs.STUDY).runs
-    attempt = Attempt(run)
-    attempt.stop()
-    assert attempt.poll(0) in (75, -SIGTERM)
-    assert attempts(run) == [attempt.poll(0)]
+    stopping = Event()
+    stopping.set()
+    status = attempt(run, stopping, {})
+    assert status in (75, -SIGTERM)
+    assert attempts(run) == [status]
     assert read(run).state is State.MISSING
 
 

@@ -24,8 +24,8 @@ PATIENCE = 300
 def attempt(run: PlannedRun, stopping: Event, environment: Mapping[str, str]) -> int | None:
     """Begin or resume a run, unless it is done already, and wait for its trainer.
 
-    What the trainer prints goes to train.log, and how it ended to attempts.jsonl. It is asked to save and stop
-    when `stopping` is set, when this function is interrupted, and when this process dies.
+    What the trainer prints goes to train.log, and how it ended to attempts.jsonl. It is asked to save and
+    stop when `stopping` is set, when this function is interrupted, and when this process dies.
 
     Args:
         run: the run.

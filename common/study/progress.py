@@ -14,7 +14,7 @@ from common.study.folders import FoundRun, progress
 
 
 class Progress:
-    """A bar over all agent steps of the runs, with the time left; a log file gets it once a minute.
+    """A bar over all agent steps of the runs, with the time left; without a terminal it is a line a minute.
 
     Args:
         name: the study's.
@@ -23,14 +23,17 @@ class Progress:
     """
 
     def __init__(self, name: str, found: Sequence[FoundRun], slots: int) -> None:
-        self._found, self._slots = found, slots
+        self._name, self._found, self._slots = name, found, slots
+        terminal = sys.stderr.isatty()
+        self._steps = sum(each.run.config.train.steps for each in found)
         self._bar: tqdm[Any] = tqdm(
-            total=sum(each.run.config.train.steps for each in found),
+            total=self._steps,
             desc=name,
             bar_format="{desc}: {percentage:5.1f}%|{bar:20}| {postfix}",
             dynamic_ncols=True,
+            disable=not terminal,
         )
-        self._every = 1 if sys.stderr.isatty() else 60
+        self._every = 1 if terminal else 60
         self._due = time.monotonic() + self._every
 
     def say(self, line: str) -> None:
@@ -47,8 +50,12 @@ class Progress:
         ahead = sorted((each for each in found if each.run in active), key=lambda each: -each.step)
         words = [f"{each.run.name} {each.step}/{each.run.config.train.steps}" for each in ahead[:2]]
         words.append("time left unknown" if hours is None else f"{duration(3600 * hours / self._slots)} left")
-        self._bar.n = sum(each.step for each in found)
-        self._bar.set_postfix_str(", ".join(words))
+        done = sum(each.step for each in found)
+        if self._bar.disable:
+            self.say(f"{self._name}: {done:,} of {self._steps:,} steps, {', '.join(words)}")
+        else:
+            self._bar.n = done
+            self._bar.set_postfix_str(", ".join(words))
 
     def __enter__(self) -> Self:
         return self

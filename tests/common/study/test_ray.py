@@ -17,7 +17,7 @@ from tests.common.study.written_runs import study
 
 pytest.importorskip("ray", reason="Ray is an extra: pip install 'smg-sgqn[cluster]'")
 # Ray's own are not ours to mend.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 # A killed node is taken for dead after three seconds; one that is merely slow has as long as ever.
 HEALTH = {

@@ -20,6 +20,7 @@ preset named on the command line also beats what the file says for the keys whic
 that `preset=smoke` makes any study small.
 """
 
+import copy
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from common.config.loading import COMMAND_LINE, CONFIGS, load, yaml_files
 from common.config.registry import is_import_path
-from common.config.schema import Config, Folder, Section, Seed, Text
+from common.config.schema import Config, Folder, Section, Seed
 from common.errors import UserError, did_you_mean
 from common.run import published
 
@@ -42,6 +43,8 @@ def _named_settings(value: Any) -> Any:
     """A list of names as a mapping to no settings; an empty value in a mapping likewise."""
     if isinstance(value, str):
         value = [value]
+    if isinstance(value, yaml_files.Items):
+        value = value.texts()
     if isinstance(value, list):
         if not all(map(_is_text, value)):
             return value
@@ -88,7 +91,7 @@ class Resources(Section):
 class StudyFile(Section):
     """The file's keys; see the module's example."""
 
-    published: Text | None = None
+    published: str | None = None
     shifts: Annotated[tuple[str, ...], BeforeValidator(_distinct), Field(min_length=1)]
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_distinct), Field(min_length=1)]
     preset: str = "paper"
@@ -159,7 +162,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
     """
     source, stem = _find(path)
     values = yaml_files.read_mapping(source, str(path))
-    written = dict(values)
+    written = copy.deepcopy(values)
     settings: list[str] = []
     preset_given = False
     for text in overrides:
@@ -170,16 +173,18 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
         if section == "settings" or section not in StudyFile.model_fields:
             settings.append(text)
             continue
-        parsed = yaml_files.parse(value, f"{COMMAND_LINE}: {key}")
+        given = yaml_files.typed(key.rpartition(".")[2], value, f"{COMMAND_LINE}: {key}")
         if section in ("tasks", "agents"):
             listed = _named_settings_or_error(values.get(section, {}), f"{path}: {section}")
-            parsed = _assigned(listed, rest, parsed, key) if rest else _selection(parsed, listed)
+            names = given.written.get(section, given.get(section))
+            values[section] = _assigned(listed, rest, given, key) if rest else _selection(names, listed)
         elif rest and section == "resources":
-            parsed = _assigned(values.get(section) or {}, rest, parsed, key)
+            values[section] = _assigned(values.get(section) or {}, rest, given, key)
         elif rest:
             raise UserError(f"{COMMAND_LINE}: {key}: {section} is one value; write {section}=…")
+        else:
+            yaml_files.take(values, section, given)
         preset_given |= section == "preset"
-        values[section] = parsed
     file = _validated(values, str(path))
     original = file if values == written else _validated(written, str(path))
     # A selection may leave the subject out; then the last column stands for it.
@@ -236,13 +241,17 @@ def _named_settings_or_error(value: Any, source: str = COMMAND_LINE) -> Any:
         raise UserError(f"{source}: {error}") from error
 
 
-def _assigned(values: Any, dotted: str, value: Any, key: str) -> Settings:
-    """The nested mapping with one value replaced; `dotted` leads to it."""
+def _assigned(values: Any, dotted: str, given: yaml_files.Mapping, key: str) -> Settings:
+    """The nested mapping with the given value in its place; `dotted` leads to it."""
     if not isinstance(values, dict):
         raise UserError(f"{COMMAND_LINE}: {key}: there is no mapping to put {dotted} into")
     first, _, rest = dotted.partition(".")
-    inner = _assigned(values.get(first) or {}, rest, value, key) if rest else value
-    return {**values, first: inner}
+    inner = {first: _assigned(values.get(first) or {}, rest, given, key)} if rest else given
+    changed = yaml_files.Mapping()
+    for source in (values, inner):
+        for name in source:
+            yaml_files.take(changed, name, source)
+    return changed
 
 
 def _validated(values: Settings, source: str) -> StudyFile:
@@ -377,7 +386,19 @@ def _preset_keys(preset: str) -> Iterator[str]:
 
 
 def _texts(settings: Settings, beaten: set[str]) -> list[str]:
-    return [f"{key}={_text(value)}" for key, value in flattened(settings) if key not in beaten]
+    return [
+        f"{key}={_written(settings, key) or _text(value)}"
+        for key, value in flattened(settings)
+        if key not in beaten
+    ]
+
+
+def _written(settings: Settings, key: str) -> str | None:
+    """How a value that YAML takes for no text stands in the file."""
+    first, _, rest = key.partition(".")
+    if rest and isinstance(settings.get(first), dict):
+        return _written(settings[first], rest)
+    return settings.written.get(key) if isinstance(settings, yaml_files.Mapping) else None
 
 
 def flattened(settings: Settings, at: str = "") -> Iterator[tuple[str, Any]]:

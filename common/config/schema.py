@@ -24,8 +24,8 @@ from pydantic import (
 from common.config.messages import whole
 from common.config.yaml_files import Items, Mapping
 
-# Types of values. YAML reads 5e5 as a float, which is as good an integer as 500000. A key of text gets what was
-# written, whatever YAML takes it for, from its section.
+# Types of values. YAML reads 5e5 as a float, which is as good an integer as 500000. A section gives what was
+# written to its keys of text, whatever YAML takes it for.
 
 
 def _share(value: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest
 
 from common.config.loading import CONFIGS
 from common.errors import UserError
-from common.study.definition import as_written, load_study
+from common.study.definition import Study, as_written, load_study
 from tests.common.study.written_runs import STUDY, study
 
 PACKAGED = sorted((CONFIGS / "studies").glob("*.yaml"))
@@ -104,6 +104,64 @@ def test_a_file_with_a_name_twice_is_a_mistake_also_under_a_selection(tmp_path: 
     assert "sac is listed twice" in error(tmp_path, text, "agents=[sac]")
 
 
+MORE = """
+more:
+  - {tasks: [walker_walk], agents: [smg, sac], seeds: [2, 0]}
+  - tasks: {cheetah_run: {train: {batch: 5}}}
+    agents: {smg: , wide: {agent: smg, smg: {rho: 0.2}}}
+    seeds: 1
+"""
+
+
+def names(planned: Study) -> list[str]:
+    return [run.name for run in planned.runs]
+
+
+def test_runs_beyond_the_grid_come_after_it_and_none_comes_twice(tmp_path: Path) -> None:
+    planned = study(tmp_path, text=STUDY + MORE)
+    assert names(planned)[:12] == names(study(tmp_path))
+    assert names(planned)[12:] == [
+        "walker_walk/smg/seed2",
+        "walker_walk/sac/seed2",
+        "cheetah_run/smg/seed1",
+        "cheetah_run/wide/seed1",
+    ]
+    assert planned.tasks == ("walker_walk", "finger_spin", "cheetah_run")
+    assert planned.columns == ("sac", "drq", "smg", "wide")
+    assert planned.subject == "smg"
+    assert planned.seeds_of("walker_walk", "smg") == (0, 1, 2)
+    assert planned.seeds_of("cheetah_run", "drq") == ()
+    batches = {run.task: run.config.train.batch for run in planned.runs}
+    assert batches == {"walker_walk": 8, "finger_spin": 8, "cheetah_run": 5}
+    assert planned.runs[-1].config.settings.rho == 0.2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kept"),
+    [
+        (["tasks=[walker_walk]", "agents=[smg]"], [f"walker_walk/smg/seed{seed}" for seed in (0, 1, 2)]),
+        (["seeds=[2]", "agents=[sac]", "tasks=[walker_walk]"], ["walker_walk/sac/seed2"]),
+        (["tasks=[cheetah_run]", "agents=[wide]"], [f"cheetah_run/wide/seed{seed}" for seed in (0, 1)]),
+        (["more=[]", "agents=[sac]", "seeds=[0]"], ["walker_walk/sac/seed0", "finger_spin/sac/seed0"]),
+    ],
+)
+def test_a_selection_also_selects_among_the_runs_beyond_the_grid(
+    tmp_path: Path, overrides: list[str], kept: list[str]
+) -> None:
+    assert names(study(tmp_path, *overrides, text=STUDY + MORE)) == kept
+
+
+def test_what_stands_beyond_the_grid_keeps_its_settings_and_can_be_given_others(tmp_path: Path) -> None:
+    overrides = ["tasks=[cheetah_run]", "agents=[wide]", "agents.wide.smg.rho=0.3"]
+    planned = study(tmp_path, *overrides, text=STUDY + MORE)
+    assert {(run.config.train.batch, run.config.settings.rho) for run in planned.runs} == {(5, 0.3)}
+    changed = study(tmp_path, "tasks.cheetah_run.train.batch=6", text=STUDY + MORE)
+    assert changed.tasks == ("walker_walk", "finger_spin", "cheetah_run")
+    assert names(changed) == names(study(tmp_path, text=STUDY + MORE))
+    assert {run.config.train.batch for run in changed.runs if run.task == "cheetah_run"} == {6}
+    assert as_written(changed)["cheetah_run", "wide"].train.batch == 5
+
+
 def test_an_ablation_file_is_a_column(tmp_path: Path) -> None:
     text = STUDY.replace(
         "[sac, drq, smg]", "{bare: {agent: smg, config: configs/ablations/smg_no_background.yaml}}"
@@ -125,11 +183,11 @@ def test_values_survive_the_command_line(tmp_path: Path) -> None:
 
 def test_names_are_what_was_written_in_files_and_on_the_command_line(tmp_path: Path) -> None:
     file = tmp_path / "names.yaml"
-    text = "shifts: [train]\nseeds: [0]\npreset: smoke\ntasks: [walker_walk]\nfolder: 007\n"
-    file.write_text(
-        text
-        + "settings: {wandb: {group: 1e3}}\nagents: {010: {agent: sac, wandb: {name: 0x1}}, 1e2: {agent: drq}}\n"
-    )
+    file.write_text("""
+    {shifts: [train], seeds: [0], preset: smoke, tasks: [walker_walk], folder: 007,
+     settings: {wandb: {group: 1e3}},
+     agents: {010: {agent: sac, wandb: {name: 0x1}}, 1e2: {agent: drq}}}
+    """)
     planned = load_study(file)
     assert (planned.folder, planned.columns) == (Path("007"), ("010", "1e2"))
     assert [run.folder.parent.name for run in planned.runs] == ["010", "1e2"]
@@ -196,6 +254,18 @@ def test_action_repeats_of_sgqns_tables() -> None:
         (("[sac, drq, smg]", "{../sac: {agent: sac}}"), ["'../sac' is no folder name"]),
         (("[sac, drq, smg]", "{sac: 3}"), ["agents.sac"]),
         (("[sac, drq, smg]", "[{sac: 3}, {sac: 3}]"), ["agents"]),
+        (
+            ("seeds: [0, 1]", "seeds: [0, 1]\nmore: [{tasks: [a], agent: [b], seeds: 0}]"),
+            ["unknown key 'more.0.agent'", "agents"],
+        ),
+        (("seeds: [0, 1]", "seeds: [0, 1]\nmore: [{tasks: [a], seeds: 0}]"), ["more.0.agents: missing"]),
+        (
+            (
+                "seeds: [0, 1]",
+                "seeds: 1\nmore: [{tasks: {walker_walk: {shift: 1}}, agents: a, seeds: 0}]",
+            ),
+            ["more: give walker_walk its settings where it is named first"],
+        ),
         (("preset: smoke", "preset: smoke\nsubject: smgg"), ["subject", "did you mean 'smg'?"]),
         (("[sac, drq, smg]", "{sac: {run: {dir: here}}}"), ["run.dir is not a setting"]),
         (

@@ -38,7 +38,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from common.config.loading import COMMAND_LINE, CONFIGS, load, yaml_files
 from common.config.registry import is_import_path
-from common.config.schema import Config, Folder, Section, Seed, Text
+from common.config.schema import Config, Folder, Section, Seed
 from common.errors import UserError, did_you_mean
 from common.run import published
 
@@ -50,6 +50,8 @@ def _named_settings(value: object) -> object:
     """A list of names as a mapping to no settings; an empty value in a mapping likewise."""
     if isinstance(value, str):
         value = [value]
+    if isinstance(value, yaml_files.Items):
+        value = value.texts()
     if isinstance(value, list):
         if not all(map(_is_text, value)):
             return value
@@ -63,6 +65,8 @@ def _named_settings(value: object) -> object:
 
 
 def _names(value: object) -> Collection[object]:
+    if isinstance(value, yaml_files.Items):
+        return value.texts()
     return value if isinstance(value, dict | list) else (value,)
 
 
@@ -109,7 +113,7 @@ class Grid(Section):
 class StudyFile(Grid):
     """The file's keys; see the module's example."""
 
-    published: Text | None = None
+    published: str | None = None
     shifts: Annotated[tuple[str, ...], BeforeValidator(_distinct), Field(min_length=1)]
     preset: str = "paper"
     settings: Settings = Field(default_factory=dict)
@@ -203,20 +207,20 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
         if section == "settings" or section not in StudyFile.model_fields:
             settings.append(text)
             continue
-        parsed = yaml_files.parse(value, f"{COMMAND_LINE}: {key}")
+        given = yaml_files.typed(key.rpartition(".")[2], value, f"{COMMAND_LINE}: {key}")
         if not rest:
+            yaml_files.take(values, section, given)
             if section in ("tasks", "agents"):
                 known = original.all_tasks() if section == "tasks" else original.all_agents()
-                parsed = _selection(parsed, known)
-            values[section] = parsed
+                values[section] = _selection(given.written.get(section, given[section]), known)
             replaced.add(section)
         elif section in ("tasks", "agents"):
             name = rest.partition(".")[0]
             named = [grid for grid in values.get("more", ()) if name in _names(grid[section])]
             holder = values if name in _names(values[section]) or not named else named[0]
-            holder[section] = _assigned(_named_settings(holder[section]), rest, parsed, key)
+            holder[section] = _assigned(_named_settings(holder[section]), rest, given, key)
         elif section == "resources":
-            values[section] = _assigned(values.get(section, {}), rest, parsed, key)
+            values[section] = _assigned(values.get(section, {}), rest, given, key)
         else:
             raise UserError(f"{COMMAND_LINE}: {key}: {section} is one value; write {section}=…")
     file = _validated(values, str(path))
@@ -267,13 +271,17 @@ def _selection(chosen: object, listed: Mapping[str, Settings]) -> object:
     return {name: settings or listed.get(name, {}) for name, settings in named.items()}
 
 
-def _assigned(values: object, dotted: str, value: object, key: str) -> Settings:
-    """The nested mapping with one value replaced; `dotted` leads to it."""
+def _assigned(values: object, dotted: str, given: yaml_files.Mapping, key: str) -> Settings:
+    """The nested mapping with the given value in its place; `dotted` leads to it."""
     if not isinstance(values, dict):
         raise UserError(f"{COMMAND_LINE}: {key}: there is no mapping to put {dotted} into")
     first, _, rest = dotted.partition(".")
-    inner = _assigned(values.get(first) or {}, rest, value, key) if rest else value
-    return {**values, first: inner}
+    inner = {first: _assigned(values.get(first) or {}, rest, given, key)} if rest else given
+    changed = yaml_files.Mapping()
+    for source in (values, inner):
+        for name in source:
+            yaml_files.take(changed, name, source)
+    return changed
 
 
 def _validated(values: Mapping[str, object], source: str) -> StudyFile:
@@ -437,7 +445,21 @@ def _preset_keys(preset: str) -> Iterator[str]:
 
 
 def _texts(settings: Settings, beaten: Collection[str]) -> list[str]:
-    return [f"{key}={_text(value)}" for key, value in flattened(settings) if key not in beaten]
+    return [
+        f"{key}={_written(settings, key) or _text(value)}"
+        for key, value in flattened(settings)
+        if key not in beaten
+    ]
+
+
+def _written(settings: object, key: str) -> str | None:
+    """How a value that YAML takes for no text stands in the file."""
+    if not isinstance(settings, dict):
+        return None
+    first, _, rest = key.partition(".")
+    if rest and first in settings:
+        return _written(settings[first], rest)
+    return settings.written.get(key) if isinstance(settings, yaml_files.Mapping) else None
 
 
 def flattened(settings: Settings, at: str = "") -> Iterator[tuple[str, object]]:

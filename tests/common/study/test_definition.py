@@ -181,6 +181,27 @@ def test_values_survive_the_command_line(tmp_path: Path) -> None:
     assert 'augmentation={"name": "ColorJiggle", "brightness": 0.5}' in run.arguments
 
 
+def test_names_are_what_was_written_in_files_and_on_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "names.yaml"
+    file.write_text("""
+    {shifts: [train], seeds: [0], preset: smoke, tasks: [walker_walk], folder: 007,
+     settings: {wandb: {group: 1e3}},
+     agents: {010: {agent: sac, wandb: {name: 0x1}}, 1e2: {agent: drq}}}
+    """)
+    planned = load_study(file)
+    assert (planned.folder, planned.columns) == (Path("007"), ("010", "1e2"))
+    assert [run.folder.parent.name for run in planned.runs] == ["010", "1e2"]
+    assert [(run.config.wandb.group, run.config.wandb.name) for run in planned.runs] == [
+        ("1e3", "0x1"),
+        ("1e3", None),
+    ]
+    assert "wandb.group=1e3" in planned.runs[0].arguments
+    typed = load_study(file, ["agents=010", "folder=1_0", "agents.010.wandb.entity=007", "wandb.name=1.50"])
+    assert (typed.folder, typed.columns) == (Path("1_0"), ("010",))
+    assert (typed.runs[0].config.wandb.entity, typed.runs[0].config.wandb.name) == ("007", "1.50")
+    assert [run.column for run in load_study(file, ["agents=[1e2]"]).runs] == ["1e2"]
+
+
 @pytest.mark.parametrize("file", PACKAGED, ids=lambda path: path.stem)
 def test_packaged_studies_are_valid(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)

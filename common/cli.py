@@ -308,7 +308,7 @@ def _add_study_run(actions: Commands) -> None:
         "run",
         "do the runs that are not done, then print the table and write it and the report beside them",
         "smg study run smg_video_hard",
-        "smg study run smg_video_hard preset=laptop tasks=[walker_stand] agents=[drq,smg] seeds=[0]",
+        "smg study run laptop_video_hard tasks=[walker_stand] agents=[drq,smg] --jobs 2",
         "smg study run my_study.yaml --engine ray --address head:6379 resources.gpus=0.5",
         "smg study run sgqn_table1 --shard 3/16",
     )

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from common.config.loading import CONFIGS
+from common.config.schema import Config
 from common.errors import UserError
 from common.study.definition import Study, as_written, load_study
+from common.study.folders import differences
 from tests.common.study.written_runs import STUDY, study
 
 PACKAGED = sorted((CONFIGS / "studies").glob("*.yaml"))
@@ -208,6 +210,31 @@ def test_packaged_studies_are_valid(file: Path, monkeypatch: pytest.MonkeyPatch,
     found = load_study(file.stem)
     assert len({run.folder for run in found.runs}) == len(found.runs)
     assert found.runs == tuple(run for run in found.runs if not run.folder.is_absolute())
+
+
+def test_packaged_studies_that_share_a_run_agree_on_it() -> None:
+    found: dict[Path, list[Config]] = {}
+    for file in PACKAGED:
+        for run in load_study(file.stem).runs:
+            found.setdefault(run.folder, []).append(run.config)
+    shared = {folder for folder, configs in found.items() if len(configs) > 1}
+    assert Path("studies/laptop_video_hard/walker_stand-smg-seed0") in shared
+    assert Path("studies/smg_video_hard_dmcgb/cheetah_run/smg/seed3") in shared
+    for folder in shared:
+        assert all(list(differences(found[folder][0], other)) == [] for other in found[folder]), folder
+
+
+def test_smgs_main_table_in_small() -> None:
+    found = load_study("laptop_video_hard")
+    seeds = {task: {column: found.seeds_of(task, column) for column in found.columns} for task in found.tasks}
+    agents = ("sac", "drq", "soda", "svea", "srm", "sgqn", "smg")
+    assert seeds["walker_walk"] == dict.fromkeys(agents, (0, 1))
+    assert seeds["walker_stand"] == seeds["walker_walk"] | dict.fromkeys(
+        ("drq", "svea", "sgqn", "smg"), (0, 1, 2)
+    )
+    assert {column for column in agents if seeds["finger_spin"][column] == (0,)} == {"drq", "sgqn", "smg"}
+    assert len(found.runs) == 14 + 14 + 4 + 3
+    assert {(run.config.eval.episodes, run.config.eval.clips) for run in found.runs} == {(10, (25, 49))}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,10 +19,9 @@ from common.study.estimate import estimates, total
 from common.study.estimate import table as cost_table
 from common.study.folders import FoundRun, State, read
 from common.study.formats import FORMATS, markdown
-from common.study.progress import Progress
 from common.study.report import page
 from common.study.results import collect
-from common.study.runner import check_folders, run_all, shard_of
+from common.study.runner import check_folders, run_all, say, shard_of
 from common.study.table import build
 
 SUFFIXES = {"markdown": ".md", "csv": ".csv", "latex": ".tex"}
@@ -67,14 +65,17 @@ def run(
             cluster = RayEngine(address, study.resources)
             stack.callback(cluster.close)
             attempt, workers, slots = cluster.attempt, len(runs), cluster.slots
-        progress = stack.enter_context(Progress(study.name, found, slots))
-        progress.say(f"{summary(found)}; {total(estimates(found))}")
+
+        def report(now: Sequence[FoundRun]) -> str:
+            return f"{summary(now)}; {total(estimates(now), slots)}"
+
+        say(report(found))
         # After Ray, which handles SIGTERM in its own way.
         signals = stack.enter_context(Signals())
         try:
-            given_up = run_all(found, attempt, workers, progress, retries, signals)
+            given_up = run_all(found, attempt, workers, report, retries, signals)
         except Interruption as stop:
-            print(f"stopped by {stop} and saved; the same command goes on from there", file=sys.stderr)
+            say(f"stopped by {stop} and saved; the same command goes on from there")
             return stop.status
     everything = [read(run) for run in study.runs]
     if shard is not None and any(each.state is not State.DONE for each in everything):

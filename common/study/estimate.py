@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,18 +56,6 @@ def estimates(found: Iterable[FoundRun], performance: Path = PERFORMANCE) -> lis
     return costs
 
 
-def hours_together(costs: Sequence[Estimate]) -> float | None:
-    """Hours of all columns, one run at a time; those of unknown pace are taken to be like the others.
-
-    None if no pace is known.
-    """
-    paces = [cost.pace[0] for cost in costs if cost.pace]
-    if not paces:
-        return None
-    usual = statistics.fmean(paces)
-    return sum(cost.steps * (cost.pace[0] if cost.pace else usual) for cost in costs) / 3600
-
-
 def table(costs: Sequence[Estimate]) -> list[str]:
     """The estimates as lines, a column each, and their sum."""
     width = max(len(cost.column) for cost in costs)
@@ -81,9 +68,9 @@ def table(costs: Sequence[Estimate]) -> list[str]:
     return [*lines, total(costs)]
 
 
-def total(costs: Sequence[Estimate]) -> str:
-    """The estimates' sum, in a line."""
-    known = sum(cost.hours for cost in costs if cost.hours is not None)
+def total(costs: Sequence[Estimate], slots: int = 1) -> str:
+    """The estimates' sum in a line, if `slots` runs go on at the same time."""
+    known = sum(cost.hours for cost in costs if cost.hours is not None) / slots
     unknown = [cost.column for cost in costs if cost.runs and cost.hours is None]
     if unknown:
         rest = f"{known:.1f} hours for the others; " if len(unknown) < len(costs) else ""
@@ -91,7 +78,8 @@ def total(costs: Sequence[Estimate]) -> str:
             f"estimate: {rest}unknown for {', '.join(unknown)}, whose speed was not measured "
             "(python -m benchmarks.loop does, or a first run of each)"
         )
-    return f"estimate: {known:.1f} hours of that device, one run at a time"
+    at_once = "one run" if slots == 1 else f"{slots} runs"
+    return f"estimate: {known:.1f} hours of that device, {at_once} at a time"
 
 
 def _own_pace(runs: Sequence[FoundRun]) -> Pace | None:

@@ -17,7 +17,7 @@ from common.config.schema import Config
 from common.errors import CorruptFile, UserError
 from common.run.checkpoint import LATEST, read_manifest
 from common.run.records import Record, read_json_lines
-from common.run.run_folder import PROVENANCE
+from common.run.run_folder import EPISODE, PROVENANCE
 from common.study.definition import PlannedRun, flattened
 
 CLAIM, TRAINING = ".claim", ".lock"
@@ -195,17 +195,15 @@ def _episodes(folder: Path, seed: int) -> list[Record]:
         _Corrupt: a line is no evaluation episode of this run, or an episode appears twice.
     """
     try:
-        records = read_json_lines(folder / "eval.jsonl")
+        records = read_json_lines(folder / "eval.jsonl", EPISODE | {"episode": int})
     except (OSError, ValueError, RecursionError) as error:
         raise _Corrupt(f"eval.jsonl cannot be read ({error})") from error
     seen = set()
     for number, record in enumerate(records, 1):
-        step, shift, episode, value = (record.get(key) for key in ("step", "shift", "episode", "return"))
-        whole = all(isinstance(count, int) and not isinstance(count, bool) for count in (step, episode))
+        step, shift, episode = record["step"], record["shift"], record["episode"]
         # Compared, for an integer of JSON may be too large for a float.
-        finite = isinstance(value, int | float) and -LARGEST < value < LARGEST
-        if not (whole and finite and isinstance(shift, str)) or isinstance(value, bool):
-            raise _Corrupt(f"eval.jsonl, line {number}: not an evaluation episode with a finite return")
+        if not -LARGEST < record["return"] < LARGEST:
+            raise _Corrupt(f"eval.jsonl, line {number}: its return is not finite")
         if record.get("seed", seed) != seed:
             raise _Corrupt(
                 f"eval.jsonl, line {number}: an episode of evaluation seed {record['seed']}, not {seed}"

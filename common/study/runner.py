@@ -1,5 +1,7 @@
 """Brings every run of a study to its end: skips finished runs, resumes broken ones, retries failed ones."""
 
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -10,10 +12,11 @@ from common.errors import UserError
 from common.run.signals import Interruption, Signals
 from common.study.definition import PlannedRun, Study
 from common.study.folders import LOG, STOPPED, FoundRun, State, differences, is_held, read
-from common.study.progress import Progress
 
 LOSSES = 20
 """How often one run may be stopped, or lose the machine under it, before it is given up."""
+REPORT_EVERY = 300
+"""Seconds between two lines about the whole study."""
 NO_RENDERER = 3
 """Exit status of `smg train` on a machine where no run could start."""
 
@@ -23,6 +26,11 @@ Attempt = Callable[[PlannedRun, Event], int | None]
 
 class Lost(Exception):
     """The machine or process that an attempt ran in is gone."""
+
+
+def say(line: str) -> None:
+    """Print a line where a study's user looks."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def shard_of(study: Study, shard: str | None) -> tuple[PlannedRun, ...]:
@@ -64,14 +72,15 @@ def run_all(
     found: Sequence[FoundRun],
     attempt: Attempt,
     workers: int,
-    progress: Progress,
+    report: Callable[[Sequence[FoundRun]], str],
     retries: int,
     signals: Signals,
 ) -> list[PlannedRun]:
     """Bring every run to its end, `workers` at a time.
 
     A run is tried `retries` times more after a failure; an attempt that was asked to stop, or whose machine
-    was lost, does not count as one. Runs that another process is at work on are waited for.
+    was lost, does not count as one. Runs that another process is at work on are waited for. What `report` says
+    of the runs is printed every few minutes.
 
     Returns:
         The runs that did not get there.
@@ -80,7 +89,6 @@ def run_all(
         Interruption: a signal asked to stop; attempts were saved and ended.
         UserError: no run can start on this machine, or a folder cannot be written.
     """
-    say = progress.say
     stopping = Event()
     losses: Counter[PlannedRun] = Counter()
     failures: Counter[PlannedRun] = Counter()
@@ -114,11 +122,11 @@ def run_all(
         say(f"{run.name}: {why}; {then}")
         return times[run] <= limit
 
-    say(f"{sum(each.state is State.DONE for each in found)} of {len(found)} runs are done")
     for each in found:
         if each.state is State.CORRUPT:
             say(f"{each.run.folder}: left alone, it is damaged: {each.detail}")
             given_up.append(each.run)
+    due = time.monotonic() + REPORT_EVERY
     pool = ThreadPoolExecutor(workers)
     try:
         waiting = [each.run for each in found if each.state not in (State.DONE, State.CORRUPT)]
@@ -130,7 +138,9 @@ def run_all(
                 outcome = future.exception() or future.result()
                 if outcome is None or goes_on(run, outcome):
                     turns[pool.submit(turn, run)] = run
-            progress.show({run for future, run in turns.items() if future.running()})
+            if time.monotonic() >= due:
+                say(report([read(each.run) for each in found]))
+                due = time.monotonic() + REPORT_EVERY
             signals.check()
     except (Interruption, KeyboardInterrupt, UserError):
         say("stopping: running attempts save first")

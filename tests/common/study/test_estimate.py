@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.study.command import plan
-from common.study.estimate import estimates, hours_together
+from common.study.estimate import estimates, total
 from common.study.folders import read
 from tests.common.study.written_runs import study, write_run
 
@@ -56,13 +56,14 @@ def test_finished_runs_cost_nothing_and_tell_the_speed_of_the_others(tmp_path: P
     assert cost.pace == (0.5, "1 of its runs on CPU, 2 threads")
 
 
-def test_columns_of_unknown_speed_take_as_long_for_a_step_as_the_others(tmp_path: Path) -> None:
-    planned = study(tmp_path)
-    write_run(planned.runs[0])  # SAC's, two steps per second
+def test_the_sum_is_of_what_is_known_and_of_runs_that_go_on_at_the_same_time(tmp_path: Path) -> None:
+    planned = study(tmp_path, "train.steps=36000")
+    write_run(planned.runs[0], steps=[36_000])  # SAC's, two steps per second
     costs = estimates([read(run) for run in planned.runs], tmp_path / "none")
-    assert [cost.hours for cost in costs] == [3 * 60 * 0.5 / 3600, None, None]
-    assert hours_together(costs) == pytest.approx(11 * 60 * 0.5 / 3600)
-    assert hours_together(costs[1:]) is None
+    assert [cost.hours for cost in costs] == [3 * 5, None, None]
+    assert total(costs).startswith("estimate: 15.0 hours for the others; unknown for drq, smg, whose speed")
+    assert total(costs[:1]) == "estimate: 15.0 hours of that device, one run at a time"
+    assert total(costs[:1], 2) == "estimate: 7.5 hours of that device, 2 runs at a time"
 
 
 def test_the_plan_shows_every_run_and_adds_up_what_is_known(tmp_path: Path) -> None:

@@ -68,14 +68,23 @@ def test_an_evaluated_run_whose_last_weights_were_not_saved_is_unfinished(run: P
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda folder: (folder / "eval.jsonl").write_text("{}\n"), "eval.jsonl, line 1: not an evaluation"),
+        (
+            lambda folder: (folder / "eval.jsonl").write_text("{}\n"),
+            "eval.jsonl: line 1 has no proper 'step'",
+        ),
         (lambda folder: (folder / "eval.jsonl").write_text("[1]\n"), "eval.jsonl: line 1 is not"),
         (lambda folder: (folder / "eval.jsonl").write_bytes(b"\xff\xfe\n"), "eval.jsonl: line 1 is not"),
-        (lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', '"return": NaN'), "finite return"),
-        (lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', '"return": "1"'), "finite return"),
+        (
+            lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', '"return": NaN'),
+            "line 1: its return is not finite",
+        ),
+        (
+            lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', '"return": "1"'),
+            "line 1 has no proper 'return'",
+        ),
         (
             lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', f'"return": {10**400}'),
-            "finite return",
+            "line 1: its return is not finite",
         ),
         (lambda folder: _replace(folder / "eval.jsonl", '"seed": 42', '"seed": 43'), "seed 43, not 42"),
         (

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from common import cli
+from common.study import ray_engine
 from common.study.folders import State, read
 from tests.common.study import real_runs
 from tests.common.study.real_runs import assert_finished_once, attempts, log, meet_half_way, returns, studying
@@ -101,7 +102,10 @@ def test_an_address_where_no_ray_listens(tmp_path: Path, capfd: pytest.CaptureFi
     assert line.startswith(f"smg: --address {address}: no Ray cluster answers there (")
 
 
-def test_an_address_where_something_else_listens(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_address_where_something_else_listens(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "PATIENCE", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         line = refusal(tmp_path, capfd, "--address", address)

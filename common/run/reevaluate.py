@@ -39,5 +39,5 @@ def evaluate_run(config: Config, folder: Path) -> int:
         for record in records:
             log.write({"step": trained.step, "evaluation": 0} | record)
     print(f"\n{config.agent} on {config.task} after {trained.step} agent steps")
-    print(summary_table(records, config.agent, config.task))
+    print(summary_table(records, config))
     return 0

@@ -534,4 +534,4 @@ def final_report(config: Config, folder: RunFolder) -> str:
     records = read_json_lines(folder.evaluations, EPISODE)
     last = [record for record in records if record["step"] == records[-1]["step"]]
     heading = f"{config.agent} on {config.task} after {last[0]['step']} agent steps"
-    return f"\n{heading}\n{summary_table(last, config.agent, config.task)}\n\nrun folder: {folder.path}"
+    return f"\n{heading}\n{summary_table(last, config)}\n\nrun folder: {folder.path}"

@@ -41,7 +41,7 @@ def table(config: Config, steps: int, shares: dict[str, Share]) -> str:
         f"{'policy':<24} {'foreground':>16} {'smg.rho':>8} {'sgqn.quantile':>14}",
     ]
     for label, share in shares.items():
-        measured = f"{share.mean:.4f} ± {share.deviation:.4f}"
+        measured = f"{share.mean:.4f}" + (f" ± {share.deviation:.4f}" if steps > 1 else "")
         lines.append(f"{label:<24} {measured:>16} {share.rho:>8} {share.quantile:>14}")
     usual = {agent: load(agent, config.task, "paper").settings for agent in ("smg", "sgqn")}
     lines.append(f"{'configs/':<24} {'':>16} {usual['smg'].rho:>8} {usual['sgqn'].quantile:>14}")

@@ -225,8 +225,8 @@ FAINT = 0.1
 def faint_shifts(task: str, shares: object) -> list[str]:
     """In a sentence each, the shifts that change less than a tenth of a task's pixels.
 
-    `shares` is the provenance's: the share of pixels that each shift changes, by its name. What is no such mapping,
-    as in runs recorded before, is ignored.
+    `shares` is the provenance's: the share of pixels that each shift changes, by its name. What is no such
+    mapping, as in runs recorded before, is ignored.
     """
     if not isinstance(shares, dict):
         return []

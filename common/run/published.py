@@ -1,7 +1,7 @@
 """The papers' numbers and the conditions that they were made under, to stand beside runs that meet these.
 
-`compared` is the one rule for it: what is printed for a run's method, task and shift, and how the run differs from
-those that the number is of.
+`compared` is the one rule for it: what is printed for a run's method, task and shift, and how the run differs
+from those that the number is of.
 """
 
 import json
@@ -29,6 +29,8 @@ class Score(NamedTuple):
     deviation: float | None
     source: str
     seeds: int | None
+    episodes: int | None
+    """Per seed."""
     usable: bool
     """Whether the deviation can be computed with: it is printed, and is this cell's own."""
 
@@ -70,7 +72,7 @@ class PrintedTable(Section):
         mean, *deviation = values
         spread = deviation[0] if deviation else None
         usable = spread is not None and task not in self.copied_deviations
-        return Score(mean, spread, self.source, self.seeds, usable)
+        return Score(mean, spread, self.source, self.seeds, self.episodes, usable)
 
 
 class Unmet(NamedTuple):
@@ -109,8 +111,8 @@ def compared(
 ) -> Comparison | None:
     """The printed score that is nearest to a run's settings, and the conditions that the run does not meet.
 
-    A score may stand for the run's only where none is unmet. A column is considered if it is of the run's agent
-    with the same losses switched on; of several, that with the fewest unmet conditions, the first of equals.
+    A score may stand for the run's only where none is unmet. A column is considered if it is of the run's
+    agent with the same losses switched on; of several, that with the fewest unmet, the first of equals.
 
     Args:
         config: the run's.
@@ -142,9 +144,70 @@ def score_text(score: Score) -> str:
     return f"{score.mean:g}" if score.deviation is None else f"{score.mean:g} ± {score.deviation:g}"
 
 
+Cells = Mapping[tuple[str, str], Comparison]
+"""Comparisons by task and column of a table of ours."""
+
+
+def conditions_text(cells: Cells) -> str:
+    """Where printed scores are from, over how many seeds, and what is stated of their runs, in one phrase."""
+    scores = dict.fromkeys(
+        (found.score.source, found.score.seeds, found.score.episodes) for found in cells.values()
+    )
+    sources = []
+    for source, seeds, episodes in scores:
+        counts = f" ({seeds} seeds" + (f" × {episodes} episodes)" if episodes else ")") if seeds else ""
+        sources.append(source + counts)
+    keys = dict.fromkeys(key for found in cells.values() for key in found.conditions if key in _WORDS)
+    texts = [text for key in keys for text in _condition_texts(cells, key)]
+    return f"{', '.join(sources)}: {', '.join(texts) or 'no settings are stated'}"
+
+
+def _condition_texts(cells: Cells, key: str) -> Iterator[str]:
+    """A condition's value in most cells, then where it has others."""
+    values = {
+        place: in_words(key, _alternatives(found.conditions[key])[0])
+        for place, found in cells.items()
+        if key in found.conditions
+    }
+    general = max(values.values(), key=list(values.values()).count) if len(values) == len(cells) else None
+    if general is not None:
+        yield general
+    for text in dict.fromkeys(values.values()):
+        if text != general:
+            places = [place for place in values if values[place] == text]
+            yield f"{text} ({', '.join(_places(cells, places))})"
+
+
+def _places(cells: Cells, chosen: list[tuple[str, str]]) -> Iterator[str]:
+    """Cells by name: a task where all of its cells are chosen, else each column on it."""
+    for task in dict.fromkeys(task for task, _ in chosen):
+        columns = [column for other, column in chosen if other == task]
+        if len(columns) == sum(other == task for other, _ in cells):
+            yield task
+        else:
+            yield f"{', '.join(columns)} on {task}"
+
+
+def unmet_text(cells: Cells) -> str:
+    """Conditions that runs do not meet, and where if not in most cells, in one phrase; empty if none."""
+    where: dict[str, list[tuple[str, str]]] = {}
+    for place, found in cells.items():
+        for unmet in found.unmet:
+            where.setdefault(str(unmet), []).append(place)
+    texts = [
+        text if len(places) > len(cells) / 2 else f"{text} for {', '.join(_places(cells, places))}"
+        for text, places in where.items()
+    ]
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
+
+
+_SHOWN = 6
+
+
 def in_words(key: str, value: object) -> str:
     """A condition as a person says it."""
-    shown = _shown(_alternatives(value)[0])
+    shown = _shown(value)
     return _WORDS[key].format(shown) if key in _WORDS else f"{key} {shown}"
 
 
@@ -182,8 +245,8 @@ def _row(table: str, task: str, shift: str) -> dict[str, tuple[str, list[float]]
     return (_row(found.otherwise, task, shift) if found.otherwise else {}) | row
 
 
-# Where and how fast a run computes, and how often and by what means it is looked at. env.model matters where a
-# condition names it: most tasks have one model.
+# Where and how fast a run computes, and how often and by what means it is looked at. env.model matters where
+# a condition names it: most tasks have one model.
 _INDIFFERENT = (
     "agent", "task", "preset", "seed", "run.", "device", "compile", "amp", "channels_last", "tf32",
     "train.log_every", "eval.", "data.", "env.model", "env.ahead", "env.view_strength", "replay.device",
@@ -198,7 +261,7 @@ def _unmet(config: Config, table: str, column: str, shift: str, procedural: bool
     values = _values(config)
     for key, wanted in conditions.items():
         if values.get(key) not in _alternatives(wanted):
-            yield Unmet(key, wanted, values.get(key))
+            yield Unmet(key, _alternatives(wanted)[0], values.get(key))
     for key in dict.fromkeys((*reference, *values)):
         wanted, found = reference.get(key), values.get(key)
         if wanted != found and key not in conditions and not key.startswith(_INDIFFERENT):

@@ -26,7 +26,7 @@ from common.explain.recording import Stage, by
 from common.run.build import build_evaluator, episode_length, evaluation_arguments
 from common.run.device import for_trained
 from common.study.definition import load_study
-from common.study.folders import Reading
+from common.study.folders import FoundRun
 from common.study.results import Results, collect
 
 SHIFTS = ("train", "video_easy", "video_hard")
@@ -103,7 +103,7 @@ def random_returns(config: Config) -> dict[str, list[tuple[float, ...]]]:
     return {shift: [tuple(r["return"] for r in records if r["shift"] == shift)] for shift in SHIFTS}
 
 
-def settings(reading: Reading) -> Config:
+def settings(reading: FoundRun) -> Config:
     """A finished run's configuration."""
     assert reading.config is not None
     return for_trained(reading.config)

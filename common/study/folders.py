@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import json
 import math
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ STOPPED = (75, 130, -signal.SIGTERM)
 """Statuses of `smg train` after it was asked to stop: saved, or with nothing to save as it had just begun."""
 
 
-class Kind(StrEnum):
+class State(StrEnum):
     """The state of a planned run."""
 
     DONE = "done"
@@ -41,14 +42,14 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Reading:
+class FoundRun:
     """A planned run and what its folder holds.
 
     `episodes` are the records of eval.jsonl; those of the last evaluation are complete if the run is done.
     """
 
     run: PlannedRun
-    kind: Kind
+    state: State
     detail: str = ""
     step: int = 0
     seconds: float | None = None
@@ -75,7 +76,7 @@ class _Corrupt(Exception):
     pass
 
 
-def read(run: PlannedRun, claimed: bool = False) -> Reading:
+def read(run: PlannedRun, claimed: bool = False) -> FoundRun:
     """Read a run's folder; damage is part of the answer, never an exception.
 
     `claimed`: this process holds the run's claim, so nobody else is at work on it.
@@ -84,8 +85,8 @@ def read(run: PlannedRun, claimed: bool = False) -> Reading:
     failure = _last_failure(run.folder)
     if not (run.folder / RESOLVED_NAME).exists():
         if held:
-            return Reading(run, Kind.RUNNING, "starting")
-        return Reading(run, Kind.FAILED if failure else Kind.MISSING, failure)
+            return FoundRun(run, State.RUNNING, "starting")
+        return FoundRun(run, State.FAILED if failure else State.MISSING, failure)
     try:
         config = load_run_config(run.folder, allow_code=run.foreign_code)
         _check_identity(run, config)
@@ -94,7 +95,7 @@ def read(run: PlannedRun, claimed: bool = False) -> Reading:
         missing = _lacking(config, episodes)
         saved = _saved_step(run.folder)
     except (UserError, _Corrupt) as error:
-        return Reading(run, Kind.RUNNING if held else Kind.CORRUPT, str(error))
+        return FoundRun(run, State.RUNNING if held else State.CORRUPT, str(error))
     step, seconds = progress(run.folder)
     facts: dict[str, Any] = {
         "step": max(step, saved or 0), "seconds": seconds, "config": config, "provenance": provenance,
@@ -102,13 +103,13 @@ def read(run: PlannedRun, claimed: bool = False) -> Reading:
     }  # fmt: skip
     reached = f"step {facts['step']} of {config.train.steps}"
     if held:
-        return Reading(run, Kind.RUNNING, reached, **facts)
+        return FoundRun(run, State.RUNNING, reached, **facts)
     # Archived results come without checkpoints; otherwise the last one holds the trained weights.
     if not missing and saved in (None, config.train.steps):
-        return Reading(run, Kind.DONE, **facts)
+        return FoundRun(run, State.DONE, **facts)
     if failure:
-        return Reading(run, Kind.FAILED, f"{failure} ({reached})", **facts)
-    return Reading(run, Kind.UNFINISHED, missing or reached, **facts)
+        return FoundRun(run, State.FAILED, f"{failure} ({reached})", **facts)
+    return FoundRun(run, State.UNFINISHED, missing or reached, **facts)
 
 
 def is_held(folder: Path) -> bool:
@@ -129,26 +130,20 @@ def locked(path: Path) -> bool:
 
 
 def progress(folder: Path) -> tuple[int, float | None]:
-    """The agent step of the newest line of metrics.jsonl, and the newest `seconds`; cheap, for polling."""
-    path = folder / "metrics.jsonl"
-    step, seconds = 0, None
+    """Agent step and seconds of the newest line of metrics.jsonl that has them; cheap, for polling."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 20_000))
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 20_000))
             lines = file.read().split(b"\n")[:-1]
     except OSError:
         return 0, None
     for line in reversed(lines):
         try:
             record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if not isinstance(record, dict):
-            continue
-        step = max(step, record["step"]) if isinstance(record.get("step"), int) else step
-        if isinstance(record.get("seconds"), float | int):
-            return step, float(record["seconds"])
-    return step, seconds
+            return int(record["step"]), float(record["seconds"])
+        except (ValueError, RecursionError, LookupError, TypeError, OverflowError):
+            continue  # an episode's line, or damage
+    return 0, None
 
 
 def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:

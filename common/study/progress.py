@@ -1,95 +1,72 @@
 """How far a study is and how long it will take, judged by its own runs."""
 
-import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, Self
 
 from tqdm import tqdm
 
 from common.study.definition import PlannedRun
-from common.study.folders import progress
-
-REPORT_EVERY = 60
-"""Seconds between lines where there is no terminal."""
+from common.study.estimate import estimates, hours_together
+from common.study.folders import FoundRun, progress
 
 
 class Progress:
-    """One bar over all agent steps of the runs, with the time left.
+    """A bar over all agent steps of the runs, with the time left; without a terminal it is a line a minute.
 
     Args:
         name: the study's.
-        runs: those that this process is to finish.
+        found: the runs that this process is to finish, as they are now.
+        slots: how many of them go on at the same time.
     """
 
-    def __init__(self, name: str, runs: Iterable[PlannedRun]) -> None:
-        self._name = name
-        self._runs = tuple(runs)
-        self._total = sum(run.config.train.steps for run in self._runs)
-        self._interactive = sys.stderr.isatty()
+    def __init__(self, name: str, found: Sequence[FoundRun], slots: int) -> None:
+        self._name, self._found, self._slots = name, found, slots
+        terminal = sys.stderr.isatty()
+        self._steps = sum(each.run.config.train.steps for each in found)
         self._bar: tqdm[Any] = tqdm(
-            total=self._total,
+            total=self._steps,
             desc=name,
             bar_format="{desc}: {percentage:5.1f}%|{bar:20}| {postfix}",
             dynamic_ncols=True,
-            disable=not self._interactive,
+            disable=not terminal,
         )
-        self._reported = time.monotonic()
+        self._every = 1 if terminal else 60
+        self._due = time.monotonic() + self._every
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         tqdm.write(line, file=sys.stderr)
 
-    def show(self, active: Iterable[PlannedRun], slots: int) -> None:
-        """Bring bar and time left up to date; `slots` attempts go on at the same time."""
-        due = time.monotonic() - self._reported >= REPORT_EVERY
-        if not (self._interactive or due):
+    def show(self, active: Collection[PlannedRun]) -> None:
+        """Bring bar and time left up to date; `active` runs are being trained."""
+        if time.monotonic() < self._due:
             return
-        steps = {run: progress(run.folder) for run in self._runs}
-        done = sum(min(step, run.config.train.steps) for run, (step, _) in steps.items())
-        left = time_left(steps, slots)
-        at = ", ".join(
-            f"{run.name} {steps[run][0]}/{run.config.train.steps}"
-            for run in sorted(active, key=lambda run: -steps[run][0])[:2]
-        )
-        text = f"{at}, {duration(left)} left" if left is not None else f"{at}, time left unknown"
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.n = done
-        self._bar.refresh()
-        if due:
-            self._reported = time.monotonic()
-            if not self._interactive:
-                self.say(f"{self._name}: {100 * done / self._total:.1f}%, {text}")
+        self._due = time.monotonic() + self._every
+        found = [_at_present(each) for each in self._found]
+        hours = hours_together(estimates(found))
+        ahead = sorted((each for each in found if each.run in active), key=lambda each: -each.step)
+        words = [f"{each.run.name} {each.step}/{each.run.config.train.steps}" for each in ahead[:2]]
+        words.append("time left unknown" if hours is None else f"{duration(3600 * hours / self._slots)} left")
+        done = sum(each.step for each in found)
+        if self._bar.disable:
+            self.say(f"{self._name}: {done:,} of {self._steps:,} steps, {', '.join(words)}")
+        else:
+            self._bar.n = done
+            self._bar.set_postfix_str(", ".join(words))
 
-    def close(self) -> None:
-        """Leave the bar as it stands."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
 
 
-def time_left(progress: Mapping[PlannedRun, tuple[int, float | None]], slots: int) -> float | None:
-    """Seconds until all runs are done, `slots` at a time.
-
-    Args:
-        progress: agent step and seconds spent, by run. A run not begun is taken to be as fast as the others
-            of its column, else as the mean of all columns.
-
-    Returns:
-        None while no run has a measured speed.
-    """
-    spent: dict[str, list[tuple[int, float]]] = {}
-    for run, (step, seconds) in progress.items():
-        if step and seconds:
-            spent.setdefault(run.column, []).append((step, seconds))
-    if not spent:
-        return None
-    pace = {column: sum(s for _, s in pairs) / sum(n for n, _ in pairs) for column, pairs in spent.items()}
-    usual = statistics.fmean(pace.values())
-    seconds = sum(
-        max(0, run.config.train.steps - step) * pace.get(run.column, usual)
-        for run, (step, _) in progress.items()
-    )
-    return seconds / slots
+def _at_present(found: FoundRun) -> FoundRun:
+    step, seconds = progress(found.run.folder)
+    return replace(found, step=min(step, found.run.config.train.steps), seconds=seconds)
 
 
 def duration(seconds: float) -> str:

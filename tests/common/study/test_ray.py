@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from common import cli
-from common.study.folders import Kind, read
+from common.study.folders import State, read
 from tests.common.study import real_runs
 from tests.common.study.real_runs import assert_finished_once, attempts, log, meet_half_way, returns, studying
 from tests.common.study.written_runs import study
 
 pytest.importorskip("ray", reason="Ray is an extra: pip install 'smg-sgqn[cluster]'")
 # Ray's own are not ours to mend.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 # A killed node is taken for dead after three seconds; one that is merely slow has as long as ever.
 HEALTH = {
@@ -62,7 +62,7 @@ def test_a_stopped_study_saves_on_all_nodes_and_goes_on_without_one_of_them(
         assert "stopped by SIGTERM and saved; the same command goes on from there" in process.printed()
     assert attempts(sac) == [75]
     assert "stopped by SIGTERM and saved" in log(sac)
-    assert read(sac).kind is Kind.UNFINISHED
+    assert read(sac).state is State.UNFINISHED
     assert not (planned.folder / "small.md").exists()
 
     with studying(*command) as process:

@@ -268,7 +268,7 @@ def _row(results: Results, task: str, shift: str, label: str) -> Row:
 
 
 def _comparison(
-    results: Results, runs: list[Reading], task: str, column: str, shift: str
+    results: Results, runs: list[FoundRun], task: str, column: str, shift: str
 ) -> Comparison | None:
     """The published score of a cell, with all that a run of it, or the planned one, does not meet."""
     table = results.study.published

@@ -183,7 +183,7 @@ def test_runs_beyond_the_grid_and_cells_that_are_left_out(tmp_path: Path) -> Non
         value = RETURNS.get((run.task, run.column), (5, 7))[run.seed] if run.seed < 2 else 875
         write_run(run, {"video_hard": [value]})
     block = table_of(planned).blocks[0]
-    walker, finger, cheetah = block.rows
+    walker, _, cheetah = block.rows
     assert walker.cells[2].scores == (800, 860, 875)
     assert [cell.planned for cell in cheetah.cells] == [0, 1, 1]
     # A lead over those that the study has there; both returned 5.
@@ -257,9 +257,10 @@ def test_shifts_that_hardly_change_the_picture_are_named(tmp_path: Path) -> None
             shares |= {"video_easy": 0.5, "video_hard": 0.08}
         write_run(run, provenance=PROVENANCE | {"shifts": shares})
     notes = [note for note in table_of(planned).notes if "changes only" in note]
+    rest = "so its returns say little about the shift."
     assert notes == [
-        "video_easy changes only 3.0% of the pixels of walker_walk, so its returns say little about the shift.",
-        "video_hard changes only 8.0% of the pixels of finger_spin, so its returns say little about the shift.",
+        f"video_easy changes only 3.0% of the pixels of walker_walk, {rest}",
+        f"video_hard changes only 8.0% of the pixels of finger_spin, {rest}",
     ]
 
 
@@ -409,7 +410,7 @@ def test_cameras_of_one_task_do_not_mix(tmp_path: Path) -> None:
     for run in planned.runs:
         write_run(run)
     with pytest.raises(
-        UserError, match="camera of robot_reach: .* but first_person in 1 runs such as robot_reach/drq"
+        UserError, match=r"camera of robot_reach: .* but first_person in 1 runs such as robot_reach/drq"
     ):
         table_of(planned)
     # Tasks may have cameras of their own.

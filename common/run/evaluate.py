@@ -180,13 +180,13 @@ class Evaluator:
             self._pool = None
 
 
-def summary_table(records: list[Record], config: Config, shares: object = None) -> str:
+def summary_table(records: list[Record], config: Config, warning: str | None = None) -> str:
     """Returns per shift as text, beside the paper's number where the run meets its conditions.
 
     Args:
         records: of one evaluation.
         config: the run's.
-        shares: what provenance.json says of the shifts; see `faint_shifts`.
+        warning: what else to know of the numbers, in a line.
     """
     lines = [f"{'shift':<12} {'return':>15}   paper"]
     episodes, shown = 0, False
@@ -206,7 +206,7 @@ def summary_table(records: list[Record], config: Config, shares: object = None) 
     ours = f"mean ± sd over {episodes} episodes" if episodes > 1 else "one episode"
     lines.append(f"ours: {ours} of one seed" + ("; paper: mean ± sd over seeds" if shown else ""))
     lines += [f"no paper beside {', '.join(shifts)}: {difference}" for difference, shifts in others.items()]
-    lines += faint_shifts(config.task, shares)
+    lines += [warning] if warning else []
     if config.task in ROBOT_TASKS:
         lines.append(ROBOT_NOTE)
     return "\n".join(lines)
@@ -216,22 +216,3 @@ def _difference(found: Comparison) -> str:
     """Where a printed score is from, and the first conditions of it that are not met."""
     more = f" and {len(found.unmet) - 3} more" if len(found.unmet) > 3 else ""
     return f"{found.score.source} is of {', '.join(map(str, found.unmet[:3]))}{more}"
-
-
-FAINT = 0.1
-"""Share of pixels below which a shift hardly changes what is seen."""
-
-
-def faint_shifts(task: str, shares: object) -> list[str]:
-    """In a sentence each, the shifts that change less than a tenth of a task's pixels.
-
-    `shares` is the provenance's: the share of pixels that each shift changes, by its name. What is no such
-    mapping, as in runs recorded before, is ignored.
-    """
-    if not isinstance(shares, dict):
-        return []
-    return [
-        f"{shift} changes only {share:.1%} of the pixels of {task}, so its returns say little about the shift"
-        for shift, share in shares.items()
-        if shift != "train" and isinstance(share, int | float) and share < FAINT
-    ]

@@ -35,6 +35,14 @@ def hardly_shown(task: str, shares: Mapping[str, float]) -> str | None:
     )
 
 
+def recorded_shares(provenance: Mapping[str, object]) -> dict[str, float]:
+    """The same as a run's provenance.json has it; empty for runs recorded before it was measured."""
+    shares = provenance.get("shifts")
+    if not isinstance(shares, dict):
+        return {}
+    return {shift: float(share) for shift, share in shares.items() if isinstance(share, int | float)}
+
+
 @cache
 def _measured(shifts: tuple[str, ...], arguments: tuple[tuple[str, Any], ...]) -> Mapping[str, float]:
     shares = changed_shares(shifts, **dict(arguments)) if shifts else {}

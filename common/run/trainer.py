@@ -37,7 +37,7 @@ from common.run.evaluate import summary_table
 from common.run.foreground import measured
 from common.run.records import JsonLines, Record, read_json_lines
 from common.run.run_folder import EPISODE, RunFolder, provenance, sheet_of
-from common.run.shifts import shift_shares
+from common.run.shifts import hardly_shown, recorded_shares, shift_shares
 from common.run.signals import Interruption, Signals
 from common.run.wandb_mirror import Mirror
 
@@ -545,4 +545,5 @@ def final_report(config: Config, folder: RunFolder) -> str:
     records = read_json_lines(folder.evaluations, EPISODE)
     last = [record for record in records if record["step"] == records[-1]["step"]]
     heading = f"{config.agent} on {config.task} after {last[0]['step']} agent steps"
-    return f"\n{heading}\n{summary_table(last, config)}\n\nrun folder: {folder.path}"
+    warning = hardly_shown(config.task, recorded_shares(folder.provenance or {}))
+    return f"\n{heading}\n{summary_table(last, config, warning)}\n\nrun folder: {folder.path}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from common.config.shifts import COLOR_SHIFTS, ROBOT_TASKS, VIDEO_SHIFTS
 from common.errors import UserError
-from common.run.evaluate import faint_shifts
+from common.run.shifts import hardly_shown, recorded_shares
 from common.study.definition import Study, as_written
 from common.study.folders import FoundRun, State, differences, read
 
@@ -51,7 +51,7 @@ def collect(study: Study, mix: bool = False) -> Results:
             "Leave some out with tasks=, agents= or seeds=, or put them together with --mix"
         )
     notes = [f"Runs that differ are mixed here: {reason}." for reason in reasons]
-    notes = [*_conditions_note(results), *notes, *_departures(results), *_faint_shifts(results)]
+    notes = [*_conditions_note(results), *notes, *_departures(results), *_hardly_shown(results)]
     return Results(study, results.readings, tuple(notes))
 
 
@@ -64,7 +64,7 @@ def conditions(reading: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
         "episodes": f"{config.eval.episodes} per seed",
         "model variant": config.env.model,
         "shadow map": f"of {config.env.shadow_size} texels" if config.env.shadow_size else "the model's own",
-        _camera(config.task): "the usual" if config.env.camera is None else str(config.env.camera),
+        _camera(config.task): str(config.env.camera),
     }
     overlay = reading.provenance.get("overlay")
     if isinstance(overlay, dict) and config.augmentation not in (None, "random_convolution"):
@@ -138,16 +138,15 @@ def _conditions_note(results: Results) -> list[str]:
     return notes
 
 
-def _faint_shifts(results: Results) -> list[str]:
+def _hardly_shown(results: Results) -> list[str]:
     """Where a shift changes so little of the picture that it is hardly one."""
-    shown = set(results.study.shifts)
-    notes = [
-        f"{note}."
-        for reading in results.done
-        if isinstance(shares := reading.provenance.get("shifts"), dict)
-        for note in faint_shifts(reading.run.task, {key: shares[key] for key in shares if key in shown})
-    ]
-    return list(dict.fromkeys(notes))
+    least: dict[str, dict[str, float]] = {}
+    for reading in results.done:
+        known = least.setdefault(reading.run.task, {})
+        for shift, share in recorded_shares(reading.provenance).items():
+            if shift in results.study.shifts and shift != "train":
+                known[shift] = min(share, known.get(shift, share))
+    return [f"{note}." for task, shares in least.items() if (note := hardly_shown(task, shares))]
 
 
 def _departures(results: Results) -> list[str]:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common.run import shifts
-from common.run.shifts import hardly_shown, shift_shares
+from common.run.shifts import hardly_shown, recorded_shares, shift_shares
 from tests import runs
 
 EASY = "eval.shifts=[train,video_easy,video_hard]"
@@ -18,6 +18,12 @@ def test_a_shift_below_a_tenth_is_named_and_the_others_are_not():
     assert line.endswith("Share of pixels that each changes: video_easy 0.0%, view_fov 10.0%")
     assert hardly_shown("walker_walk", {"video_easy": 0.55}) is None
     assert hardly_shown("walker_walk", {}) is None
+
+
+def test_only_numbers_are_taken_from_a_provenance():
+    shares = {"video_easy": 0.004, "video_hard": None, "color_hard": "0"}
+    assert recorded_shares({"shifts": shares}) == {"video_easy": 0.004}
+    assert recorded_shares({}) == recorded_shares({"shifts": [0.1]}) == {}
 
 
 def test_shares_are_measured_once_with_the_runs_camera(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from common.report.charts import Line, chart, colour_class
 from common.report.markup import Html, join, tag
 from common.study import formats, statistics
 from common.study.definition import Study
-from common.study.folders import Kind, Reading, differences
+from common.study.folders import FoundRun, State, differences
 from common.study.results import Results
 from common.study.table import Aggregate, Average, Block, Cell, Row, Table, average_lead, lead
 
@@ -277,10 +277,10 @@ def _runs(results: Results) -> Html:
     return _table(head, tag("tbody", *map(_run, results.readings)), class_="words")
 
 
-def _run(reading: Reading) -> Html:
+def _run(reading: FoundRun) -> Html:
     hours = None if reading.seconds is None else reading.seconds / 3600
     commit = str(reading.provenance.get("git_commit") or "")
-    details = [tag("small", reading.detail)] if reading.detail and reading.kind is not Kind.RUNNING else []
+    details = [tag("small", reading.detail)] if reading.detail and reading.state is not State.RUNNING else []
     if reading.config is not None:
         changed = "\n".join(_changes(reading)) or "as configs/ has them"
         facts = json.dumps(reading.provenance, indent=1, default=str)
@@ -289,7 +289,7 @@ def _run(reading: Reading) -> Html:
     return tag(
         "tr",
         tag("td", reading.run.name),
-        tag("td", str(reading.kind)),
+        tag("td", str(reading.state)),
         tag("td", f"{reading.step:,}", data_value=reading.step),
         tag("td", "" if hours is None else f"{hours:.2f}", data_value="" if hours is None else hours),
         tag("td", str(reading.provenance.get("device", ""))),
@@ -298,7 +298,7 @@ def _run(reading: Reading) -> Html:
     )
 
 
-def _changes(reading: Reading) -> list[str]:
+def _changes(reading: FoundRun) -> list[str]:
     """What a run was given on top of the packaged files for its agent, task and preset."""
     found = reading.config
     assert found is not None

@@ -55,6 +55,11 @@ def _check_losses(values: dict[str, Any], agent_type: type[Any], origins: Origin
             raise UserError(f"losses.{term}: agent {agent} computes this term, but no file gives its weight")
 
 
+def whole_run(values: dict[str, Any]) -> int:
+    """What `replay.capacity: auto` means: a replay that keeps every step of the run."""
+    return max(values["train"]["steps"], values["train"]["batch"])
+
+
 def _resolve(values: dict[str, Any]) -> None:
     """Replace what stands for values that follow from others: groups of shifts, a capacity of `auto`."""
     try:
@@ -62,7 +67,7 @@ def _resolve(values: dict[str, Any]) -> None:
         names = [shifts] if isinstance(shifts, str) else shifts
         values["eval"]["shifts"] = list(expand(names, values["task"]))
         if capacity == "auto":
-            values["replay"]["capacity"] = max(values["train"]["steps"], values["train"]["batch"])
+            values["replay"]["capacity"] = whole_run(values)
     except (KeyError, TypeError):
         return  # something is missing or of a wrong type, which the validation reports
 

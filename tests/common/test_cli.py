@@ -11,8 +11,7 @@ from common.config.loading import load, to_yaml
 from common.config.schema import Config
 from common.config.yaml_files import parse
 from common.gl import NoRenderer
-from common.run import reevaluate
-from common.run import train
+from common.run import reevaluate, train
 
 SELECTION = ["--agent", "smg", "--task", "walker_walk", "--preset", "smoke"]
 

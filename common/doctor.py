@@ -20,7 +20,7 @@ from common.envs.backgrounds import data_summary
 from common.envs.processes import TrainingEnv
 from common.errors import UserError
 from common.run.build import env_arguments, replay_size, replay_storage
-from common.run.device import concrete
+from common.run.device import resolve_auto
 from common.run.run_folder import check_disk
 
 PYTHONS = ((3, 11), (3, 12))
@@ -87,7 +87,7 @@ def _python() -> str:
 
 
 def _torch(config: Config) -> str:
-    device = concrete(config).device
+    device = resolve_auto(config).device
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name(device)
     else:
@@ -161,7 +161,7 @@ def _overlay_images(config: Config) -> str:
 
 def _replay(config: Config) -> str:
     """Memory that the replay takes and disk that its checkpoints take, beside what there is."""
-    config = concrete(config)
+    config = resolve_auto(config)
     env = TrainingEnv(env_arguments(config), own_process=False)
     action_size = env.action_size
     env.close()

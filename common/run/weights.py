@@ -67,7 +67,7 @@ def read(folder: Path, purpose: str) -> Weights:
         state = checkpoint.load_tensors(source)
     else:
         raise UserError(
-            f"{folder} has no checkpoint to {purpose}; train first, or continue with --resume {folder}"
+            f"{folder} has no checkpoint to {purpose} yet; smg train --resume {folder} goes on with training"
         )
     with checkpoint.must_fit(source):
         return Weights(learnt(state["agent"]), int(state["step"]), source)

@@ -10,8 +10,8 @@ import torch
 from common.config.loading import load
 from common.config.registry import AGENTS, agent_class
 from common.rl.batch import Batch
-from common.run.checkpoint import load as load_checkpoint
-from common.run.device import concrete
+from common.run.device import resolve_auto
+from common.run.train import train
 from tests import runs
 from tests.baselines.batches import random_batch
 from tests.common.rl.test_graphed_update import assert_equal
@@ -34,7 +34,7 @@ def deterministic():
 def build(name: str, compile: str) -> Any:
     """An agent at the papers' size as users get it on a GPU, but for the batch."""
     sizes = ["device=cuda", f"compile={compile}", "amp=bf16", "train.batch=32"]
-    config = concrete(load(name, "walker_walk", "paper", overrides=sizes))
+    config = resolve_auto(load(name, "walker_walk", "paper", overrides=sizes))
     torch.manual_seed(0)
     images = torch.randint(0, 256, (512, 3, 84, 84), dtype=torch.uint8, device="cuda")
     return agent_class(name)(config, 6, lambda count: images[:count], "cuda")
@@ -82,7 +82,8 @@ def test_a_loaded_state_goes_on_as_the_agent_that_was_saved(name):
 @pytest.mark.parametrize("storage", ["cuda", "cpu"])
 @pytest.mark.parametrize("name", ["smg", "sgqn"])
 def test_a_stopped_run_goes_on_where_it_was(name, storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = tmp_path / "run"
+    steps = ["train.steps=45", "eval.every=45"]
+    config = runs.smoke(tmp_path / "run", name, *RUN, *steps, f"replay.device={storage}")
     agent = agent_class(name)
     real = agent.update
 
@@ -91,10 +92,10 @@ def test_a_stopped_run_goes_on_where_it_was(name, storage, tmp_path: Path, monke
             signal.raise_signal(signal.SIGTERM)
         return real(self, batch, step, examine)
 
-    monkeypatch.setattr(agent, "update", stopping)
-    runs.start(folder, name, *RUN, f"replay.device={storage}", "train.steps=45", "eval.every=45")
-    monkeypatch.setattr(agent, "update", real)
-    state, _ = load_checkpoint(folder / "checkpoint", None)
-    assert 30 <= state["step"] < 45
-    assert runs.resume(folder) == 0
-    assert [line["step"] for line in runs.evaluations(folder)][-1] == 45
+    with monkeypatch.context() as patch:
+        patch.setattr(agent, "update", stopping)
+        assert train(config) != 0
+    assert train(config) == 0
+    assert [line["step"] for line in runs.evaluations(tmp_path / "run")][-1] == 45
+    steps = [line["step"] for line in runs.metrics(tmp_path / "run") if "loss/bellman" in line]
+    assert steps == sorted(set(steps)) and steps[-1] == 40

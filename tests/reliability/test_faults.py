@@ -21,7 +21,7 @@ from common.config.loading import load
 from common.envs.benchmark import BenchmarkEnv
 from common.rl.sac import SAC
 from common.run import checkpoint
-from common.run.wandb_mirror import Mirror
+from common.run.wandb_mirror import WandbMirror
 from tests import runs
 from tests.common.envs.written_clips import flat, write_clip
 from tests.reliability import tiny
@@ -61,9 +61,7 @@ def test_no_room_for_metrics_ends_in_one_line(
     moments.at("step", 18, lambda: limit_files((folder / "metrics.jsonl").stat().st_size + 9))
     assert tiny.start(folder) == 2
     limit_files(resource.RLIM_INFINITY)
-    error = (
-        f"metrics.jsonl cannot be written (File too large): make room, then continue with --resume {folder}"
-    )
+    error = "metrics.jsonl cannot be written (File too large): make room, then give the command again"
     assert capsys.readouterr().err.splitlines()[-1].endswith(error)
     assert (folder / "metrics.jsonl").read_bytes()[-1:] != b"\n"  # half a line
     assert tiny.resume(folder) == 0
@@ -99,7 +97,7 @@ def test_full_disk(unbroken: Path, tmp_path: Path, moments: Moments, capsys: pyt
         [failed] = [line for line in moments.said if line.startswith("no checkpoint")]
         assert "written at step 10 ([Errno 28] No space left on device" in failed
         error = capsys.readouterr().err.splitlines()[-1]
-        assert "eval.jsonl cannot be written (No space left on device): make room, then continue" in error
+        assert "eval.jsonl cannot be written (No space left on device): make room, then give" in error
         assert checkpoint.load(folder / "checkpoint", None)[0]["step"] == 5
         ballast.unlink()
         assert tiny.resume(folder) == 0
@@ -129,6 +127,55 @@ def test_a_killed_environment_is_replaced_once(event: str, count: int, folder: P
     assert lengths == [5] * len(lengths)
 
 
+DIVERGING = ("env.ahead=0", "eval.processes=0", "eval.envs=1", "eval.episodes=2")
+
+
+@pytest.fixture
+def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulation of an odd episode diverges at its third step."""
+    step = BenchmarkEnv.step
+
+    def unstable(env: BenchmarkEnv, action: np.ndarray) -> Any:
+        obs, reward, terminated, truncated, info = step(env, action)
+        if env._episodes % 2 == 0 or env._position < 3:
+            return obs, reward, terminated, truncated, info
+        return np.zeros_like(obs), 0.25, False, True, info | {"diverged": True}
+
+    monkeypatch.setattr(BenchmarkEnv, "step", unstable)
+
+
+@pytest.mark.usefixtures("diverging")
+def test_a_simulation_that_diverges_ends_its_episode_and_nothing_else(folder: Path, moments: Moments):
+    assert tiny.start(folder, *DIVERGING) == 0
+    # Episodes of 3 steps, which end diverged, and of 5 take turns: 3, 5, 3, 5, 3, 5 (whole at step 24).
+    episodes = [line for line in runs.metrics(folder) if "episode/return" in line]
+    assert [line["step"] for line in episodes] == [3, 8, 11, 16, 19, 24]
+    assert [line.get("episode/diverged", False) for line in episodes] == [True, False] * 3
+    assert sum("the simulation diverged at step" in line for line in moments.said) == 3
+    assert not any("restarted" in line for line in moments.said)
+    # What is seen of a simulation that diverged does not follow from the action: it is not learnt from.
+    manifest = checkpoint.read_manifest(folder / "checkpoint" / "latest.json")
+    assert manifest["replay"]["transition_count"] == 24 - 3
+    for record in runs.evaluations(folder):
+        odd = record["episode"] == 0  # of each evaluation, which one environment plays
+        assert record.get("diverged", False) == odd
+        assert record["length"] == (3 if odd else 5)
+    assert moments.said.count("the simulation diverged in 1 of 2 evaluation episodes") == 2
+
+
+@pytest.mark.usefixtures("diverging")
+def test_a_simulation_that_diverges_again_and_again_is_resumed_exactly(
+    folder: Path, tmp_path: Path, moments: Moments
+):
+    assert tiny.start(tmp_path / "whole", *DIVERGING) == 0
+    for step in (10, 18):
+        moments.at("step", 24 + step, lambda: os.kill(os.getpid(), tiny.SIGTERM))
+    assert tiny.start(folder, *DIVERGING) == 75
+    assert tiny.resume(folder) == 75
+    assert tiny.resume(folder) == 0
+    tiny.assert_equal(folder, tmp_path / "whole")
+
+
 def test_a_simulation_that_fails_in_this_process_is_replaced_once(
     folder: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -144,7 +191,9 @@ def test_a_simulation_that_fails_in_this_process_is_replaced_once(
     assert tiny.start(folder, "env.ahead=0", "eval.every=24") == 2
     [restart] = [line for line in runs.metrics(folder) if "environment_restarted" in line]
     assert restart["environment_restarted"] == "the simulation failed: ValueError: NaN in qacc"
-    assert "the environment died again (the simulation failed" in capsys.readouterr().err.splitlines()[-1]
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("smg: the environment failed again (the simulation failed: ValueError")
+    assert "--resume" not in error  # which would replay it
 
 
 def test_the_second_death_of_the_environment_is_the_end(
@@ -155,7 +204,9 @@ def test_the_second_death_of_the_environment_is_the_end(
     assert tiny.start(folder, "env.ahead=1") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("smg: the environment died again (the environment process")
-    assert error.endswith(f"was killed by signal 9); continue with --resume {folder}")
+    assert error.endswith(f"was killed by signal 9); continue with: {tiny.resume_command(folder)}")
+    # A resumed run may lose one again.
+    moments.at("step", moments.count("step") + 3, lambda: tiny.kill(*tiny.workers()))
     assert tiny.resume(folder) == 0
     assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(9, 25))
 
@@ -287,13 +338,13 @@ SILENT_SERVER = """
 import os, socket, sys
 from pathlib import Path
 from common.config.loading import load
-from common.run.wandb_mirror import Mirror
+from common.run.wandb_mirror import WandbMirror
 
 server = socket.create_server(("127.0.0.1", 0))
 port = server.getsockname()[1]
 os.environ |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "WANDB_API_KEY": 40 * "a"}
 config = load("sac", "walker_walk", "smoke", overrides=["wandb.mode=online"])
-mirror = Mirror(config, Path(sys.argv[1]), patience=1)
+mirror = WandbMirror(config, Path(sys.argv[1]), patience=1)
 mirror.update([{"step": 1}])
 mirror.finish()
 print("went on", flush=True)
@@ -311,10 +362,10 @@ UNDER_ANOTHER = """
 import os, sys
 from pathlib import Path
 from common.config.loading import load
-from common.run.wandb_mirror import Mirror
+from common.run.wandb_mirror import WandbMirror
 
 os.environ["WANDB_SERVICE"] = "3-1-unix-/nowhere"  # the helper of a process that has used W&B itself
-mirror = Mirror(load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"]), Path(sys.argv[1]))
+mirror = WandbMirror(load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"]), Path(sys.argv[1]))
 mirror.update([{"step": 1}])
 mirror.finish()
 """
@@ -330,7 +381,7 @@ def test_a_session_that_a_kill_cut_short_is_sent_anew_even_while_wandb_still_wri
     config = load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"])
 
     def mirror(rows: int) -> None:
-        mirror = Mirror(config, tmp_path)
+        mirror = WandbMirror(config, tmp_path)
         mirror.update([{"step": number} for number in range(rows)])
         mirror.finish()
 

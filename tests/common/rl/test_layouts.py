@@ -11,7 +11,7 @@ from common.config.loading import load
 from common.config.registry import AGENTS, agent_class
 from common.rl.batch import Batch
 from common.rl.optim import laid_out_as, load_optimizer_state
-from common.run.device import concrete
+from common.run.device import resolve_auto
 from tests.baselines.batches import random_batch
 
 UPDATES, SAVED_AFTER = 20, 9
@@ -35,7 +35,7 @@ def build(name: str, *switches: str):
     foreign = {"smg.", "soda.", "sgqn."} - {f"{agent_class(name).SECTION}."}
     small = [text for text in TINY if not text.startswith(tuple(foreign))]
     small += ["env.render_size=30"] * agent_class(name).CROPS
-    config = concrete(load(name, "walker_walk", "smoke", overrides=[*small, *switches]))
+    config = resolve_auto(load(name, "walker_walk", "smoke", overrides=[*small, *switches]))
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     images = torch.randint(0, 256, (16, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)

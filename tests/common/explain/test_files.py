@@ -30,7 +30,7 @@ def test_a_video_shows_its_frames_in_order_on_even_sides(tmp_path: Path):
         frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(stream)]
     assert [frame.shape for frame in frames] == [(34, 42, 3)] * 3
     for frame, colour in zip(frames, COLOURS, strict=True):
-        assert np.abs(frame[5:28, 5:36] - colour).max() <= 4
+        assert np.abs(frame[5:28, 5:36] - colour).max() <= 8
         assert frame[33].min() > 180 and frame[:, 41].min() > 180  # white where the picture ends
 
 

@@ -119,7 +119,7 @@ class Curves:
         axes.margins(x=0, y=0.03)
         axes.set(xlabel=self.x_label, ylabel=self.y_label)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+            axis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
         # The page's script moves a cursor within the axes.
         axes.patch.set_gid("area")
@@ -166,7 +166,7 @@ class Intervals:
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(self.x_label)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
         return {}
 
 

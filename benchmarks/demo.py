@@ -3,17 +3,15 @@
     python -m benchmarks.demo [folder=results/laptop] [tasks=[cartpole_swingup]] [key=value]…
 
 Reads the finished runs of the study `laptop` (`bash scripts/demo.sh` makes them first), prints one table and
-writes one picture, TASK.png beside them: learning curves, and frames of video_hard with SMG's mask and
-foreground and SGQN's attribution.
+writes one picture beside them, TASK.png and TASK.pdf: learning curves, and frames of video_hard with SMG's
+mask and foreground and SGQN's attribution.
 """
 
 import statistics
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from common import gl
@@ -23,10 +21,12 @@ from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import QUANTILE, Explainer
 from common.explain.load import load_agent
 from common.explain.recording import Stage, by
+from common.report.plots import Picture, Plot, save
 from common.run.build import build_evaluator, episode_length, evaluation_arguments
 from common.run.device import for_trained
 from common.study.definition import load_study
 from common.study.folders import FoundRun
+from common.study.report import learning_curves
 from common.study.results import Results, collect
 
 SHIFTS = ("train", "video_easy", "video_hard")
@@ -56,7 +56,7 @@ def main() -> None:
     if not results.done:
         raise UserError(f"no finished runs in {results.study.folder}: bash scripts/demo.sh makes them")
     print(table(results))
-    print(draw(results, Path(results.study.folder) / f"{results.study.tasks[0]}.png"))
+    print(*draw(results), sep="\n")
 
 
 def table(results: Results) -> str:
@@ -109,30 +109,13 @@ def settings(reading: FoundRun) -> Config:
     return for_trained(reading.config)
 
 
-def draw(results: Results, path: Path) -> Path:
-    """Learning curves above, the strip below."""
-    task, rows = results.study.tasks[0], strip(results)
-    heights = [4, 5.5] if rows else [4]
-    figure = Figure(figsize=(10, sum(heights)), layout="constrained")
-    upper, *lower = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for axes, shift in zip(upper.subplots(1, 2, sharey=True), CURVES, strict=True):
-        for column in results.study.columns:
-            curves = [dict(run.evaluations(shift)) for run in results.of(task, column)]
-            if curves:
-                steps = sorted(set.intersection(*map(set, curves)))
-                values = np.array([[curve[step] for step in steps] for curve in curves])
-                [line] = axes.plot(steps, values.mean(0), marker="o", label=column)
-                axes.fill_between(steps, values.min(0), values.max(0), alpha=0.2, color=line.get_color())
-        axes.set(title=shift, xlabel="agent steps", ylim=(0, 1000))
-        axes.grid(alpha=0.3)
-    upper.axes[0].set_ylabel("return")
-    upper.axes[0].legend()
-    if rows:
-        axes = lower[0].subplots()
-        axes.imshow(grid(rows), interpolation="none")
-        axes.set_axis_off()
-    figure.savefig(path, dpi=110)
-    return path
+def draw(results: Results) -> list[Path]:
+    """Learning curves above, the strip below; the files' paths."""
+    task, frames = results.study.tasks[0], strip(results)
+    rows: list[list[Plot]] = [[*learning_curves(results, task, CURVES)]]
+    if frames:
+        rows.append([Picture(grid(frames))])
+    return save(results.study.folder / task, rows)
 
 
 def strip(results: Results) -> dict[str, Panels]:

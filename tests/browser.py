@@ -48,3 +48,16 @@ def show(browser: webdriver.Chrome, page: Path, width: int = 1200, dark: bool = 
     browser.get("about:blank")
     browser.get_log("browser")
     browser.get(page.as_uri())
+
+
+def errors(browser: webdriver.Chrome) -> list[str]:
+    """The console's errors since the page was loaded, or since they were last asked for."""
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def loaded(browser: webdriver.Chrome) -> list[str]:
+    """What the page has asked for that it does not hold itself."""
+    names = browser.execute_script(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    )
+    return [name for name in names if not name.startswith("data:")]

@@ -18,7 +18,7 @@ from common.explain.explainer import ATTRIBUTIONS, QUANTILE, SEEN, Explainer
 from common.explain.files import Video, save_picture
 from common.explain.load import load_agent
 from common.explain.numbers import Tally
-from common.explain.page import Shown, page
+from common.explain.page import Shown, write_page
 from common.explain.recording import Recording, Stage, again, by
 from common.run.build import env_arguments, episode_length, evaluation_arguments
 from common.run.checkpoint import write_atomically
@@ -85,8 +85,7 @@ def explain(configs: Sequence[Config], folders: Sequence[Path], options: Options
     write_atomically(output / "explain.json", json.dumps(record, indent=1, allow_nan=False).encode())
     print(output / "explain.json")
     if options.html:
-        write_atomically(output / "index.html", page(shown, record, columns).encode())
-        print(output / "index.html")
+        print(*write_page(output, shown, record, columns), sep="\n")
     print(save_picture(output / "sheet.png", _overview(shown)))
     _mirror(runs, output, record)
     return 0

@@ -1,16 +1,18 @@
 """Explanations as pictures: panels, and grids of them with names above and beside."""
 
-import cv2
+import matplotlib
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from common.explain.explainer import Explanation
 
 SCALE = 2
 MARGIN, HEADER = 4, 18
-FONT, SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.4
-INK, PAPER = (30, 30, 30), 255
+TEXT = 12
+"""Height of the letters in pixels."""
+INK, PAPER = (30, 30, 30), (255, 255, 255)
 Panels = dict[str, np.ndarray]
 """Pictures, uint8 (H, W, 3), by the names of their columns."""
 
@@ -45,29 +47,25 @@ def greys(mask: Tensor) -> np.ndarray:
 def heat(attribution: Tensor) -> np.ndarray:
     """(H, W), at least 0, bright where large → uint8 (H, W, 3)."""
     scaled = (attribution / attribution.quantile(0.995).clamp_min(1e-12)).clamp(0, 1)
-    coloured = cv2.applyColorMap((255 * scaled).byte().numpy(), cv2.COLORMAP_INFERNO)
-    return cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB)
+    return matplotlib.colormaps["inferno"](scaled.numpy(), bytes=True)[..., :3]
 
 
-def grid(rows: dict[str, Panels], scale: int = SCALE) -> np.ndarray:
+def grid(rows: dict[str, Panels], scale: float = SCALE) -> np.ndarray:
     """Rows of the same columns as one picture, uint8 (height, width, 3); panels get one size."""
+    font = ImageFont.load_default(TEXT)
     names = list(next(iter(rows.values())))
-    side = scale * max(len(panel) for shown in rows.values() for panel in shown.values())
-    label = 12 + max(cv2.getTextSize(row, FONT, SIZE, 1)[0][0] for row in rows)
-    widths = [max(side, cv2.getTextSize(name, FONT, SIZE, 1)[0][0]) + MARGIN for name in names]
-    lefts = label + np.cumsum([0, *widths])
-    sheet = np.full((HEADER + len(rows) * (side + MARGIN), lefts[-1], 3), PAPER, np.uint8)
+    side = round(scale * max(len(panel) for shown in rows.values() for panel in shown.values()))
+    label = 12 + round(max(font.getlength(row) for row in rows))
+    widths = [max(side, round(font.getlength(name))) + MARGIN for name in names]
+    lefts = [int(left) for left in label + np.cumsum([0, *widths])]
+    sheet = Image.new("RGB", (lefts[-1], HEADER + len(rows) * (side + MARGIN)), PAPER)
+    pen = ImageDraw.Draw(sheet)
     for name, left in zip(names, lefts, strict=False):
-        write(sheet, name, int(left), HEADER - 5)
+        pen.text((left, HEADER - 5), name, INK, font, anchor="ls")
     for row, (title, shown) in enumerate(rows.items()):
         top = HEADER + row * (side + MARGIN)
-        write(sheet, title, 4, top + side // 2)
+        pen.text((4, top + side // 2), title, INK, font, anchor="lm")
         for name, left in zip(names, lefts, strict=False):
-            large = cv2.resize(shown[name], (side, side), interpolation=cv2.INTER_NEAREST)
-            sheet[top : top + side, left : left + side] = large
-    return sheet
-
-
-def write(sheet: np.ndarray, text: str, left: int, bottom: int) -> None:
-    """Small dark text with its lower left corner at a pixel."""
-    cv2.putText(sheet, text, (left, bottom), FONT, SIZE, INK, 1, cv2.LINE_AA)
+            large = Image.fromarray(shown[name]).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(large, (left, top))
+    return np.asarray(sheet)

@@ -1,18 +1,25 @@
 """Pictures and videos on disk."""
 
+import io
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import cv2
+import av
 import numpy as np
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.video.stream import VideoStream
+from PIL import Image
 
 from common.errors import UserError
 from common.run.checkpoint import write_atomically
 
 FRAMES_PER_SECOND = 10
-CODEC = "vp09"
-"""VP9: OpenCV's wheels encode it, and browsers play it inside MP4, which they do not with MPEG-4 part 2."""
+CODEC = "libx264"
+"""H.264, which every browser and every slide can play."""
+QUALITY = {"crf": "18"}
+"""Constant rate factor: 0 is lossless, 51 the worst; 18 looks like the original."""
 
 
 def save_picture(path: Path, picture: np.ndarray) -> Path:
@@ -21,16 +28,19 @@ def save_picture(path: Path, picture: np.ndarray) -> Path:
     Raises:
         UserError: it cannot be written.
     """
-    # The best compression, 9, takes eight times as long for one per cent.
-    _, content = cv2.imencode(
-        ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 6]
-    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content.tobytes())
+        write_atomically(path, encoded(picture, "PNG"))
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror})") from error
     return path
+
+
+def encoded(picture: np.ndarray, kind: str, **options: int) -> bytes:
+    """The content of an image file of uint8 (H, W, 3) RGB; `kind` and `options` are Pillow's."""
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, kind, **options)
+    return content.getvalue()
 
 
 class Video:
@@ -42,20 +52,26 @@ class Video:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._writer: cv2.VideoWriter | None = None
+        self._output: tuple[OutputContainer, VideoStream] | None = None
 
     def add(self, picture: np.ndarray) -> None:
         """Append uint8 (H, W, 3) RGB."""
         # Chroma is stored for pairs of pixels, so both sides must be even.
         height, width = (size + size % 2 for size in picture.shape[:2])
-        if self._writer is None:
-            code = cv2.VideoWriter.fourcc(*CODEC)
-            self._writer = cv2.VideoWriter(str(self.path), code, FRAMES_PER_SECOND, (width, height))
-            if not self._writer.isOpened():
-                raise UserError(f"{self.path} cannot be written by this OpenCV with codec {CODEC}")
+        container, stream = self._output = self._output or self._open(height, width)
         missing = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
         padded = np.pad(picture, missing, constant_values=255)
-        self._writer.write(cv2.cvtColor(padded, cv2.COLOR_RGB2BGR))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(padded, format="rgb24")))
+
+    def _open(self, height: int, width: int) -> tuple[OutputContainer, VideoStream]:
+        try:
+            container = av.open(str(self.path), "w", options={"movflags": "faststart"})
+            stream = container.add_stream(CODEC, FRAMES_PER_SECOND, options=QUALITY)
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            container.start_encoding()
+        except (FFmpegError, ValueError) as error:  # ValueError: this FFmpeg lacks the codec
+            raise UserError(f"{self.path} cannot be written ({error})") from error
+        return container, stream
 
     def __enter__(self) -> Self:
         return self
@@ -63,5 +79,7 @@ class Video:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.release()
+        if self._output is not None:
+            container, stream = self._output
+            container.mux(stream.encode())
+            container.close()

@@ -1,1 +1,1 @@
-"""Pieces of HTML pages and the plots on them."""
+"""HTML pages, and the plots on them, that studies and explanations share."""

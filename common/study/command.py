@@ -19,7 +19,7 @@ from common.study.estimate import estimates, total
 from common.study.estimate import table as cost_table
 from common.study.folders import FoundRun, State, read
 from common.study.formats import FORMATS, markdown
-from common.study.report import page
+from common.study.report import write_report
 from common.study.results import collect
 from common.study.runner import check_folders, run_all, say, shard_of
 from common.study.table import build
@@ -100,7 +100,7 @@ def write_outputs(study: Study) -> None:
     for name, write in FORMATS.items():
         write_atomically(study.folder / f"{study.name}{SUFFIXES[name]}", write(table).encode())
     report = study.folder / f"{study.name}.html"
-    write_atomically(report, page(results, table).encode())
+    write_report(results, table, report)
     print(markdown(table))
     print(f"report: {report}")
 
@@ -125,9 +125,9 @@ def report(path: str, overrides: list[str], output: str | None, mix: bool) -> in
     """Write the report of the finished runs."""
     study = load_study(path, overrides)
     results = collect(study, mix)
-    destination = output or str(study.folder / f"{study.name}.html")
-    _emit(page(results, build(results)), destination)
-    print(destination)
+    page = Path(output or study.folder / f"{study.name}.html")
+    write_report(results, build(results), page)
+    print(page)
     return 0
 
 

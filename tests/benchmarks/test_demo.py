@@ -4,12 +4,12 @@ import math
 import statistics
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import demo
 from common.errors import UserError
+from common.report.pages import PALETTE
 from common.study.definition import load_study
 from common.study.results import collect
 from tests.common.study.written_runs import write_run
@@ -52,13 +52,16 @@ def test_the_table_has_means_and_deviations_over_seeds_and_a_random_policy(
     assert "2 episodes per shift and seed; mean ± sd over seed means" in text
 
 
-def test_the_picture_has_a_curve_for_each_agent(results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_picture_has_a_curve_for_each_agent(results, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(demo, "strip", lambda results: {})  # these runs have no weights
-    picture = cv2.imread(str(demo.draw(results, tmp_path / "demo.png")))
-    assert picture is not None
-    colours = {tuple(colour) for colour in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
-    blue, orange = (0xB4, 0x77, 0x1F), (0x0E, 0x7F, 0xFF)  # BGR
-    assert blue in colours and orange in colours
+    paths = demo.draw(results)
+    assert paths == [results.study.folder / f"walker_stand.{kind}" for kind in ("pdf", "png")]
+    with Image.open(paths[1]) as image:
+        found = image.convert("RGB").getcolors(image.width * image.height)
+    assert found is not None
+    colours = {colour for _, colour in found}
+    expected = [tuple(bytes.fromhex(PALETTE[name][0][1:])) for name in ("c0", "c1", "c2")]
+    assert [colour in colours for colour in expected] == [True, True, False]
 
 
 def test_without_runs_it_says_what_makes_them(overrides: list[str], monkeypatch: pytest.MonkeyPatch):

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common.envs.benchmark import BenchmarkEnv
 from common.explain.sheet import Sheet
@@ -24,9 +24,8 @@ QUICK = ("eval.shifts=[train,video_hard]", "env.episode_steps=32", "env.action_r
 
 def picture_in(path: Path) -> np.ndarray:
     """uint8 (height, width, 3)."""
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    return picture
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 class Notes:

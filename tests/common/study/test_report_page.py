@@ -1,17 +1,22 @@
-"""The report in a real browser."""
+"""A study's report: what it says, its files, and what a reader can do with it in a browser."""
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
 
+from common.errors import UserError
 from common.study import command
-from tests.browser import show
+from common.study.definition import load_study
+from common.study.formats import MISSING
+from common.study.report import learning_curves
+from common.study.results import collect
+from tests.browser import errors, loaded, show
 from tests.common.study.written_runs import PROVENANCE, study, write_run
 
 HOSTILE = "</script><script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
@@ -27,11 +32,85 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         value = RETURNS[run.task].get(run.column)
         if value is not None:
             write_run(run, {"video_hard": [value + run.seed]}, provenance=PROVENANCE | {"device": HOSTILE})
-    picture = np.full((20, 30, 3), 128, np.uint8)
-    cv2.imwrite(str(planned.runs[0].folder / "sheet.png"), picture)
-    overrides = [f"folder={json.dumps(str(folder / 'runs'))}"]
-    assert command.report(str(folder / "small.yaml"), overrides, str(folder / "report.html"), mix=False) == 0
+    Image.new("RGB", (30, 20)).save(planned.runs[0].folder / "sheet.png")
+    assert command.report(*written(folder), str(folder / "report.html"), mix=False) == 0
     return folder / "report.html"
+
+
+def written(folder: Path) -> tuple[str, list[str]]:
+    """A study's file and overrides."""
+    return str(folder / "small.yaml"), [f"folder={json.dumps(str(folder / 'runs'))}"]
+
+
+class Parsed(HTMLParser):
+    """Texts and start tags of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data.strip())
+
+
+def test_it_is_whole_and_what_run_folders_say_is_text(page: Path) -> None:
+    parsed = Parsed(page.read_text())
+    names = [tag for tag, _ in parsed.tags]
+    assert names.count("script") == 1 and names.count("img") == 1
+    assert parsed.texts.count(HOSTILE) == 10  # two seeds of five cells
+    links = {
+        value
+        for _, attributes in parsed.tags
+        for name, value in attributes.items()
+        if name in ("src", "href")
+    }
+    assert all(link is not None and link.startswith(("#", "data:image/png;base64,")) for link in links)
+    titles = ["Scores", "Learning curves", "Performance profiles", "Pictures", "Runs"]
+    assert [text for text in parsed.texts if text in titles] == titles + titles  # once in the navigation
+    assert parsed.texts.count("200 ± 1") == 1 and MISSING in parsed.texts
+    # Five cells under five shifts each, and no band as one evaluation's returns are all there is.
+    series = [
+        attributes["data-series"]
+        for tag, attributes in parsed.tags
+        if tag == "g" and "data-series" in attributes
+    ]
+    assert len([one for one in series if one == "2"]) >= 5
+
+
+def test_a_learning_curve_is_the_mean_over_seeds_and_its_interval_lies_between_them(page: Path) -> None:
+    results = collect(load_study(*written(page.parent)))
+    plots = learning_curves(results, "walker_walk")
+    assert [plot.title for plot in plots] == [
+        f"walker_walk, {shift}" for shift in ("video_hard", "train", "color_easy", "color_hard", "video_easy")
+    ]
+    drq = plots[0].lines[1]
+    assert (drq.name, drq.index, drq.x, drq.y) == ("drq", 1, [30, 60], [300.5, 300.5])
+    # Of the four draws of two seeds one has the lower twice, one the higher.
+    assert (drq.low, drq.high) == ([300, 300], [301, 301])
+    assert {plot.y_range for plot in plots} == {(0, 301)}
+    assert [line.name for line in learning_curves(results, "finger_spin", ["train"])[0].lines] == [
+        "sac",
+        "drq",
+    ]
+
+
+def test_plots_lie_beside_it_for_a_paper(page: Path) -> None:
+    names = [
+        f"report_{name}{suffix}" for name in ("curves", "scores", "profiles") for suffix in (".pdf", ".png")
+    ]
+    assert sorted(path.name for path in page.parent.glob("report_*")) == sorted(names)
+    with Image.open(page.with_name("report_curves.png")) as image:
+        assert image.width == 5 * 4 * 150  # five shifts beside each other
+
+
+def test_a_place_that_cannot_be_written_is_named(page: Path) -> None:
+    with pytest.raises(UserError, match=r"report\.html/below cannot be written"):
+        command.report(*written(page.parent), str(page / "below"), mix=False)
 
 
 def column(browser: webdriver.Chrome, number: int) -> list[str]:
@@ -40,73 +119,47 @@ def column(browser: webdriver.Chrome, number: int) -> list[str]:
     return [cell.text.split("\n")[0] for cell in cells[:2]]
 
 
-def hidden(line: WebElement) -> bool:
-    return line.value_of_css_property("display") == "none"
-
-
-def test_it_loads_alone_and_says_nothing(browser: webdriver.Chrome, page: Path) -> None:
-    show(browser, page)
-    assert browser.get_log("browser") == []
-    names = browser.execute_script(
-        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
-    )
-    assert [name for name in names if not name.startswith("data:")] == []
-    assert browser.execute_script("return window.owned") is None
-    titles = [heading.text for heading in browser.find_elements(By.TAG_NAME, "h2")]
-    assert titles == ["Scores", "Learning curves", "Performance profiles", "Pictures", "Runs"]
-
-
-def test_figures_are_there(browser: webdriver.Chrome, page: Path) -> None:
-    show(browser, page)
-    curves = browser.find_elements(By.CSS_SELECTOR, "#curves .chart polyline.curve")
-    assert len(curves) == 5 * 5  # cells with runs, each under five shifts
-    for curve in curves:
-        assert curve.rect["width"] > 100
-    image = browser.find_element(By.CSS_SELECTOR, "#pictures img")
-    browser.execute_script("arguments[0].scrollIntoView()", image)
-    browser.execute_async_script(
-        "const [image, done] = arguments; image.decode().then(() => done(), done)", image
-    )
-    assert image.get_property("naturalWidth") == 30
-    assert len(browser.find_elements(By.CSS_SELECTOR, "#profiles svg")) == 1
-
-
-def test_tables_sort_by_a_click(browser: webdriver.Chrome, page: Path) -> None:
+@pytest.mark.slow
+def test_tables_sort_and_agents_hide_by_a_click(browser: webdriver.Chrome, page: Path) -> None:
     show(browser, page)
     assert column(browser, 1) == ["walker_walk", "finger_spin"]
-    sac = browser.find_element(By.CSS_SELECTOR, "#scores th:nth-child(2) button")
+    sac, _, smg = browser.find_elements(By.CSS_SELECTOR, "#scores thead button")[1:4]
     sac.click()
     assert column(browser, 1) == ["finger_spin", "walker_walk"]
     assert sac.find_element(By.XPATH, "..").get_attribute("aria-sort") == "ascending"
     sac.click()
     assert column(browser, 1) == ["walker_walk", "finger_spin"]
-    smg = browser.find_element(By.CSS_SELECTOR, "#scores th:nth-child(4) button")
     for _ in range(2):  # a missing cell is last in either order
         smg.click()
-        assert column(browser, 4)[1] == "missing"
+        assert column(browser, 4)[1] == MISSING
+
+    def shown(series: int) -> list[bool]:
+        parts = browser.find_elements(By.CSS_SELECTOR, f"#curves .plot [data-series='{series}']")
+        return [part.value_of_css_property("display") != "none" for part in parts]
+
+    assert len(shown(1)) >= 10 and all(shown(1))
+    browser.find_element(By.CSS_SELECTOR, "#curves button[data-series='1']").click()
+    assert not any(shown(1)) and all(shown(0))
+    assert errors(browser) == [] and browser.execute_script("return window.owned") is None
 
 
-def test_agents_can_be_hidden(browser: webdriver.Chrome, page: Path) -> None:
-    show(browser, page)
-    drq = browser.find_element(By.CSS_SELECTOR, "#curves .legend button[data-line=drq]")
-    lines = browser.find_elements(By.CSS_SELECTOR, ".chart [data-line=drq]")
-    assert lines and not any(hidden(line) for line in lines)
-    drq.click()
-    assert all(hidden(line) for line in lines)
-    assert not hidden(browser.find_element(By.CSS_SELECTOR, ".chart [data-line=sac]"))
-
-
-@pytest.mark.parametrize("width", [360, 768])
-def test_it_fits_narrow_screens(browser: webdriver.Chrome, page: Path, width: int) -> None:
-    show(browser, page, width=width)
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_it_fits_its_screen_in_its_colours(
+    browser: webdriver.Chrome, page: Path, width: int, dark: bool
+) -> None:
+    show(browser, page, width=width, dark=dark)
+    assert errors(browser) == [] and loaded(browser) == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-
-
-def test_it_follows_the_reader_into_the_dark(browser: webdriver.Chrome, page: Path) -> None:
-    shades = []
-    for dark in (False, True):
-        show(browser, page, dark=dark)
-        colour = browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
-        shades.append(sum(int(part) for part in colour.strip("rgba()").split(",")[:3]) / 3)
-    light, dark = shades
-    assert light > 240 and dark < 40
+    title = browser.find_element(By.CSS_SELECTOR, "#curves .plot text")
+    paper, ink = (
+        np.mean([float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]])
+        for colour in (
+            browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color"),
+            title.value_of_css_property("fill"),
+        )
+    )
+    assert (paper < 40 and ink > 150) if dark else (paper > 240 and ink < 110)
+    plot = browser.find_element(By.CSS_SELECTOR, "#curves .plot")
+    assert 200 < plot.rect["width"] < width

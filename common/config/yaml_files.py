@@ -112,7 +112,7 @@ def typed(key: str, text: str, source: str) -> Mapping:
     start, end = (0, 0) if node is None else (node.start_mark.index, node.end_mark.index)
     unquoted = _unquoted(node)
     read = text[start:end]
-    if unquoted is not None and not read.startswith("!"):
+    if unquoted is not None and not read.startswith("!!"):
         read = unquoted  # in which lines are folded into one
     if read != text.strip() and (text[:start].strip() or text[end:].strip() or unquoted == read):
         whole = shlex.quote(json.dumps(text, ensure_ascii=False))

@@ -168,6 +168,7 @@ def test_numbers_and_truth_values_stay_what_they_are() -> None:
         ("[a]", "should be text, got ['a'], as YAML reads it"),
         ("@a", "cannot start any token"),
         ("!x a", "tag !x is not supported"),
+        ("! a", "YAML reads 'a' of '! a'"),
         (".5", "without path separators or a leading dot, got '.5'"),
     ],
 )

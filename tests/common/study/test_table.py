@@ -79,6 +79,14 @@ def test_a_difference_is_of_runs_that_meet_the_published_conditions(tmp_path: Pa
     assert changed.cells[1].difference == pytest.approx((830 - 764) / ((1800 + 3 * 32**2) / 4) ** 0.5)
 
 
+def test_a_robotic_tasks_scores_are_shown_but_not_compared_in_numbers(tmp_path: Path) -> None:
+    text = PAPER.replace("[walker_walk, cartpole_swingup]", "[robot_peg_in_box]")
+    text = text.replace("smg_video_hard", "smg_peg_in_box").replace("[video_hard]", "[train, test1]")
+    cells = [cell for row in paper_table(tmp_path, text=text).blocks[0].rows for cell in row.cells]
+    assert [cell.published and cell.published.mean for cell in cells] == [31, 237, -33, 237]
+    assert [(cell.meets_conditions, cell.difference) for cell in cells] == [(True, None)] * 4
+
+
 def test_published_scores_stand_in_a_column_headed_by_their_conditions(tmp_path: Path) -> None:
     table = paper_table(tmp_path)
     text = formats.markdown(table)

@@ -36,7 +36,8 @@ PACKAGES = (
     "gymnasium",
     "numpy",
     "einops",
-    "opencv-python-headless",
+    "av",
+    "pillow",
 )
 
 

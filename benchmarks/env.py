@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     renderer = gl.select_backend()
     report = {
-        "machine": machine(("mujoco", "dm_control", "numpy", "gymnasium", "opencv-python-headless"))
+        "machine": machine(("mujoco", "dm_control", "numpy", "gymnasium", "av"))
         | {"renderer": renderer.name, "backend": renderer.backend},
         "task": arguments.task,
         "shifts": shifts(arguments.task, arguments.rounds, arguments.steps),

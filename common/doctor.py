@@ -19,7 +19,7 @@ from common.envs import golden
 from common.envs.backgrounds import data_summary
 from common.envs.processes import TrainingEnv
 from common.errors import UserError
-from common.run.build import env_arguments, replay_size, replay_storage
+from common.run.build import check_clips, env_arguments, evaluations, replay_size, replay_storage
 from common.run.device import resolve_auto
 from common.run.run_folder import check_disk
 
@@ -149,7 +149,9 @@ def _backgrounds(config: Config) -> str:
             raise UserError(
                 f"{found['root']} holds nothing for {shift}: add it, or leave it out of eval.shifts"
             )
-    return f"{clips}, {presets} ({source})"
+    text = f"{clips}, {presets} ({source})"
+    shown = check_clips(config, evaluations(config))
+    return f"{text}; the {shown} clips that evaluations show decode" if found["root"] and shown else text
 
 
 def _overlay_images(config: Config) -> str:

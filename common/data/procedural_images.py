@@ -1,6 +1,5 @@
 """Images made of nothing but random numbers that share the statistics of photographs."""
 
-import cv2
 import numpy as np
 
 
@@ -38,21 +37,38 @@ def dead_leaves(size: int, rng: np.random.Generator) -> np.ndarray:
     # The largest leaves fall first, so that nothing of the ground is left.
     radii[:20] = rng.uniform(largest / 2, largest, 20)
     centres = rng.uniform(-0.2 * size, 1.2 * size, (count, 2))
-    angles = rng.uniform(0, 180, count)
-    lengths = np.stack([2 * radii, 2 * radii * rng.uniform(0.4, 1.0, count)], axis=1)
+    angles = np.radians(rng.uniform(0, 180, count))
+    axes = np.stack([radii, radii * rng.uniform(0.4, 1.0, count)], axis=1)
     brightness = rng.normal(rng.uniform(60, 190), rng.uniform(25, 60), (count, 1))
     colours = brightness + rng.normal(0, rng.uniform(5, 40), (count, 3))
     discs = rng.uniform(size=count) < rng.uniform()
     pixels = np.zeros((size, size, 3), dtype=np.float32)
-    for centre, length, angle, colour, disc in zip(
-        centres.tolist(), lengths.tolist(), angles.tolist(), colours.tolist(), discs, strict=True
-    ):
-        leaf = (centre, length, angle)
-        if disc:
-            cv2.ellipse(pixels, leaf, colour, -1)
-        else:
-            cv2.fillConvexPoly(pixels, cv2.boxPoints(leaf).astype(np.int32), colour)
+    for leaf in zip(centres, axes, angles, colours, discs, strict=True):
+        paint_leaf(pixels, *leaf)
     return _to_bytes(pixels + rng.uniform(3, 20) * _noise(size, rng)[..., None])
+
+
+def paint_leaf(
+    pixels: np.ndarray, centre: np.ndarray, axes: np.ndarray, angle: float, colour: np.ndarray, disc: bool
+) -> None:
+    """Cover an ellipse, else a box, of an image (size, size, 3); pixel (x, y) is its centre.
+
+    Args:
+        pixels: changed in place.
+        centre: x and y [pixels]; it may lie outside.
+        axes: half the length and half the breadth [pixels].
+        angle: from the x axis to the length, clockwise as seen [rad].
+        colour: (3,).
+        disc: whether it is an ellipse.
+    """
+    reach = np.hypot(*axes)
+    box = np.clip([np.floor(centre - reach), np.ceil(centre + reach) + 1], 0, len(pixels)).astype(int)
+    (left, top), (right, bottom) = box
+    x, y = np.arange(left, right) - centre[0], np.arange(top, bottom)[:, None] - centre[1]
+    along = np.abs(x * np.cos(angle) + y * np.sin(angle)) / axes[0]
+    across = np.abs(y * np.cos(angle) - x * np.sin(angle)) / axes[1]
+    covered = along**2 + across**2 <= 1 if disc else np.maximum(along, across) <= 1
+    pixels[top:bottom, left:right][covered] = colour
 
 
 def _noise(size: int, rng: np.random.Generator) -> np.ndarray:

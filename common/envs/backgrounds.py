@@ -4,10 +4,13 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
 from common.envs import clips, presets, procedural
@@ -21,11 +24,12 @@ _ENDS_HASHED = 65536
 
 @dataclass(frozen=True)
 class Clip:
-    """A moving background: what results call it, its number, and how to get its frames."""
+    """A moving background: what results call it, its number, how to get its frames, and whence they come."""
 
     name: str
     number: int
     frames: Callable[[int], Frames]  # size in pixels -> uint8 (T, 3, size, size)
+    path: Path | None = None  # None if it is made by formula
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,9 @@ def data_root(configured: str | Path | None) -> Path | None:
 
 
 def video_clips(root: Path | None, shift: str, numbers: tuple[int, int] | None = None) -> list[Clip]:
-    """The clips of a video shift in numeric order; those numbered from `numbers[0]` to `numbers[1]` only.
+    """The clips of a video shift in numeric order.
+
+    Of video_hard, `numbers` selects those numbered from `numbers[0]` to `numbers[1]`.
 
     Raises:
         UserError: the folder holds no clip, or none in the range.
@@ -63,12 +69,55 @@ def video_clips(root: Path | None, shift: str, numbers: tuple[int, int] | None =
         found = [_clip(number, path) for number, path in clip_files(root, shift).items()]
         if not found:
             raise UserError(f"no clips in {root / shift}: put video0.mp4, video1.mp4, ... there")
-    if numbers is None:
+    if numbers is None or shift != "video_hard":
         return found
     chosen = [clip for clip in found if numbers[0] <= clip.number <= numbers[1]]
     if not chosen:
         raise UserError(f"eval.clips: no clip of {shift} has a number from {numbers[0]} to {numbers[1]}")
     return chosen
+
+
+def check_clips(
+    root: Path | None, shift: str, numbers: tuple[int, int] | None, episodes: int, size: int
+) -> int:
+    """Decode the clips of the first `episodes` evaluation episodes into the cache, several at a time.
+
+    What cannot be shown is then known before anything is learnt. Decoding shows its progress from the first
+    second on; what the cache holds takes no time. Returns how many clips the episodes show.
+
+    Raises:
+        UserError: the first clip that cannot be decoded, with its reason, and the names of others.
+    """
+    clips = video_clips(root, shift, numbers)
+    shown = [clips[clip_of_episode(number, len(clips))] for number in range(min(episodes, len(clips)))]
+    files = [clip for clip in shown if clip.path is not None]
+
+    def problem(clip: Clip) -> str | None:
+        try:
+            clip.frames(size)
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        checked = tqdm(
+            pool.map(problem, files),
+            desc=f"decoding {shift}'s clips at {size}x{size}",
+            total=len(files),
+            unit="clip",
+            delay=1,
+        )
+        problems = {clip.name: text for clip, text in zip(files, checked, strict=True) if text is not None}
+    if problems:
+        name, text = next(iter(problems.items()))
+        others = ", ".join(other for other in problems if other != name)
+        raise UserError(f"{text} (nor can these be shown: {others})" if others else text)
+    return len(shown)
+
+
+def clip_of_episode(number: int, clips: int) -> int:
+    """Which of so many clips episode `number`, from 0, shows: the benchmark begins with the second."""
+    return (number + 1) % clips
 
 
 def color_presets(root: Path | None, shift: str) -> list[NamedPreset]:
@@ -119,10 +168,10 @@ def data_summary(configured: str | Path | None) -> dict[str, Any]:
 
 def _clip(number: int, path: Path) -> Clip:
     def frames(size: int) -> Frames:
-        key = f"{path.resolve()} {_fingerprint([path]) if path.is_file() else ''} {size}"
+        key = f"{clips.DECODER} {path.resolve()} {_fingerprint([path]) if path.is_file() else ''} {size}"
         return clips.default_cache().frames(key, lambda: clips.decode(path, size))
 
-    return Clip(path.name, number, frames)
+    return Clip(path.name, number, frames, path)
 
 
 def _procedural_clip(shift: str, number: int) -> Clip:

@@ -106,8 +106,7 @@ class BenchmarkEnv(gymnasium.Env):
         self._presets: list[NamedPreset] = []
         self._view: View | None = None
         if shift in VIDEO_SHIFTS:
-            numbers = clips if shift == "video_hard" else None
-            self._clips = backgrounds.video_clips(backgrounds.data_root(data_root), shift, numbers)
+            self._clips = backgrounds.video_clips(backgrounds.data_root(data_root), shift, clips)
         if shift in COLOR_SHIFTS:
             self._presets = backgrounds.color_presets(backgrounds.data_root(data_root), shift)
         elif shift in VIEW_SHIFTS:
@@ -151,7 +150,7 @@ class BenchmarkEnv(gymnasium.Env):
         if self._presets:
             self._wear_preset(int(self._look_random.randint(len(self._presets))))
         if self._clips:
-            self._show_clip((number + 1) % len(self._clips))
+            self._show_clip(backgrounds.clip_of_episode(number, len(self._clips)))
         if self._view is not None:
             self._view_draw = int(self._look_random.randint(2**31))
         self._stack[:] = np.concatenate([self._frame()] * (len(self._stack) // 3))

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from common.config.registry import agent_class
 from common.config.schema import Config
+from common.config.shifts import VIDEO_SHIFTS
 from common.data.overlay_bank import OverlayBank
 from common.data.replay import Replay, check_memory, choose_device, replay_bytes
+from common.envs import backgrounds
 from common.envs.processes import TrainingEnv
 from common.errors import UserError
 from common.rl.sac import SAC
@@ -41,6 +43,7 @@ def build(config: Config, announce: Callable[[str], None] = lambda _: None) -> P
     Raises:
         UserError: data, memory or names do not allow the run.
     """
+    check_clips(config, evaluations(config))
     device = torch.device(config.device)
     env = TrainingEnv(env_arguments(config) | {"shift": "train", "seed": config.seed}, config.env.ahead == 1)
     try:
@@ -98,6 +101,26 @@ def build_images(config: Config) -> OverlayBank:
         seed=config.seed,
         device=torch.device(config.device),
     )
+
+
+def check_clips(config: Config, evaluations: int) -> int:
+    """Decode the clips that so many evaluations show into the cache; returns how many they are.
+
+    Raises:
+        UserError: one cannot be shown, or there is none.
+    """
+    root = backgrounds.data_root(config.data.root)
+    episodes = evaluations * config.eval.episodes
+    return sum(
+        backgrounds.check_clips(root, shift, config.eval.clips, episodes, config.env.frame_size)
+        for shift in config.eval.shifts
+        if shift in VIDEO_SHIFTS
+    )
+
+
+def evaluations(config: Config) -> int:
+    """Evaluations of a run: one every `eval.every` agent steps, and one after the last."""
+    return -(-config.train.steps // config.eval.every)
 
 
 def build_evaluator(config: Config) -> Evaluator:

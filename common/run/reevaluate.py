@@ -8,7 +8,7 @@ from common.config.schema import Config
 from common.envs.processes import EnvironmentDied
 from common.errors import UserError
 from common.run import weights
-from common.run.build import build_agent, build_evaluator, build_images
+from common.run.build import build_agent, build_evaluator, build_images, check_clips
 from common.run.device import apply_switches, for_trained
 from common.run.evaluate import summary_table
 from common.run.records import JsonLines
@@ -25,6 +25,7 @@ def evaluate_run(config: Config, folder: Path) -> int:
     trained = weights.read(folder, "evaluate")
     config = for_trained(config)
     apply_switches(config)
+    check_clips(config, evaluations=1)
     shares = shift_shares(config, lambda line: print(line, file=sys.stderr))
     evaluator = build_evaluator(config)
     try:

@@ -38,7 +38,8 @@ PACKAGES = (
     "gymnasium",
     "numpy",
     "einops",
-    "opencv-python-headless",
+    "av",
+    "pillow",
 )
 
 

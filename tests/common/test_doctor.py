@@ -12,6 +12,7 @@ from common.data import replay
 from common.doctor import diagnose, examine
 from common.envs import golden
 from common.gl import NoRenderer
+from tests.common.envs.written_clips import flat, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_a_machine_where_training_can_start(
 def test_data_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (0, 3):
         (tmp_path / "video_hard").mkdir(exist_ok=True)
-        (tmp_path / "video_hard" / f"video{number}.mp4").write_bytes(b"not looked into")
+        write_clip(tmp_path / "video_hard" / f"video{number}.mp4", [flat(9)] * 2)
     (tmp_path / "images" / "deep").mkdir(parents=True)
     for name in ("a.jpg", "deep/b.png"):
         (tmp_path / "images" / name).touch()
@@ -126,3 +127,17 @@ def test_without_a_renderer_the_status_is_3(
         in output
     )
     assert "golden" not in output
+
+
+@pytest.mark.usefixtures("renderer", "without_rendering")
+def test_every_clip_that_evaluations_show_is_decoded(tmp_path: Path) -> None:
+    (tmp_path / "video_easy").mkdir()
+    for number in range(3):
+        write_clip(tmp_path / "video_easy" / f"video{number}.mp4", [flat(9)] * 3)
+    # Steps and evaluations of the preset: 2 evaluations of 1 episode show video1 and video2.
+    config = smoke(f"data.root={tmp_path}", "eval.shifts=[video_easy]", "eval.episodes=1")
+    assert -(-config.train.steps // config.eval.every) == 2
+    found = {finding.name: finding for finding in diagnose(config)}["backgrounds"]
+    assert found.ok and found.text.endswith("the 2 clips that evaluations show decode")
+    (tmp_path / "video_easy" / "video2.mp4").write_bytes(b"no clip")
+    assert "video2.mp4 is corrupt or not a video" in problems(config)["backgrounds"]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common.config.loading import load
 from common.envs.benchmark import BenchmarkEnv
@@ -254,8 +255,8 @@ def test_a_clip_that_becomes_unreadable_stops_the_run_until_it_is_back(
     data = tmp_path / "data"
     (data / "video_easy").mkdir(parents=True)
     for number in range(3):
-        write_clip(tmp_path / "clip.avi", [flat(60 * number + time) for time in range(4)])
-        (tmp_path / "clip.avi").rename(data / "video_easy" / f"video{number}.mp4")
+        frames = [flat(60 * number + time) for time in range(4)]
+        write_clip(data / "video_easy" / f"video{number}.mp4", frames)
     settings = ("eval.shifts=[video_easy]", f"data.root={json.dumps(str(data))}")
     assert tiny.start(tmp_path / "unbroken", *settings) == 0
     shutil.copytree(data, tmp_path / "copy")
@@ -275,16 +276,32 @@ def test_a_clip_that_becomes_unreadable_stops_the_run_until_it_is_back(
     tiny.assert_equal(folder, tmp_path / "unbroken")
 
 
+def test_clips_that_only_later_evaluations_show_are_checked_before_training(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    clips = tmp_path / "data" / "video_easy"
+    clips.mkdir(parents=True)
+    for number in range(4):
+        write_clip(clips / f"video{number}.mp4", [flat(60 * number)] * 4)
+    # Two evaluations of one episode show video1 and video2.
+    settings = ("eval.shifts=[video_easy]", "eval.episodes=1", f"data.root={json.dumps(str(clips.parent))}")
+    (clips / "video3.mp4").write_bytes(b"not shown")
+    (clips / "video2.mp4").write_bytes(b"cut off")
+    assert tiny.start(folder, *settings) == 2
+    assert "video2.mp4 is corrupt or not a video" in capsys.readouterr().err.splitlines()[-1]
+    assert not folder.exists()
+    write_clip(clips / "video2.mp4", [flat(60)] * 4)
+    assert tiny.start(folder, *settings) == 0
+
+
 def test_overlay_images_that_become_unreadable_are_passed_over(
     folder: Path, tmp_path: Path, moments: Moments, caplog: pytest.LogCaptureFixture
 ):
-    import cv2
-
     images = tmp_path / "images"
     images.mkdir()
     noise = np.random.default_rng(0)
     for number in range(24):
-        cv2.imwrite(str(images / f"{number}.png"), noise.integers(0, 256, (32, 32, 3), np.uint8))
+        Image.fromarray(noise.integers(0, 256, (32, 32, 3), np.uint8)).save(images / f"{number}.png")
 
     def damage() -> None:
         for number in range(1, 24):

@@ -26,9 +26,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / shift).mkdir()
         for number in numbers:
             frames = [flat(20 * number + 3 * time) for time in range(CLIP_FRAMES)]
-            # OpenCV chooses the container by the name's ending, the benchmark's clips are called mp4.
-            write_clip(root / shift / "clip.avi", frames)
-            os.replace(root / shift / "clip.avi", root / shift / f"video{number}.mp4")
+            write_clip(root / shift / f"video{number}.mp4", frames)
     random = np.random.default_rng(0)
     for shift in ("color_easy", "color_hard"):
         keys = ("grid_rgb1", "grid_rgb2", "self_rgb", "skybox_rgb")

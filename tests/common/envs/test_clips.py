@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn.functional import interpolate
 from common.envs import clips
 from common.envs.clips import ClipCache
 from common.errors import UserError
-from tests.common.envs.written_clips import flat, write_clip
+from tests.common.envs.written_clips import flat, moving, trim, write_clip
 
 
 @pytest.fixture
@@ -37,13 +38,14 @@ def test_resize_equals_torch_to_the_bit(shape: tuple[int, int]) -> None:
 
 
 def test_decodes_frames_in_order(tmp_path: Path) -> None:
-    path = tmp_path / "a clip with spaces é.avi"
+    path = tmp_path / "a clip: with spaces é.avi"
     write_clip(path, [flat(40 * time) for time in range(5)])
     frames = clips.decode(path, 84)
     assert frames.shape == (5, 3, 84, 84)
     assert frames.dtype == np.uint8
-    # JPEG and the trip through YUV move a grey level by a little.
-    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [0, 40, 80, 120, 160], atol=2.5)
+    np.testing.assert_array_equal(
+        frames, np.full_like(frames, 40) * np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
+    )
 
 
 def test_real_clip_equals_the_benchmarks_frames(
@@ -56,11 +58,74 @@ def test_real_clip_equals_the_benchmarks_frames(
 
 
 def test_channels_are_red_green_blue(tmp_path: Path) -> None:
-    blue_green_red = np.zeros((96, 96, 3), np.uint8)
-    blue_green_red[...] = 20, 60, 220
-    write_clip(tmp_path / "red.avi", [blue_green_red] * 2)
-    mean = clips.decode(tmp_path / "red.avi", 84).mean(axis=(0, 2, 3))
-    assert mean[0] > 200 and mean[2] < 40
+    red = np.zeros((96, 96, 3), np.uint8)
+    red[...] = 220, 60, 20
+    write_clip(tmp_path / "red.avi", [red] * 2)
+    assert clips.decode(tmp_path / "red.avi", 84)[1, :, 40, 40].tolist() == [220, 60, 20]
+
+
+@pytest.mark.parametrize(("hidden", "kept"), [(6, 42), (17, 31)])
+def test_a_trimmed_clip_shows_what_its_edit_list_shows(hidden: int, kept: int, tmp_path: Path) -> None:
+    write_clip(tmp_path / "whole.mp4", moving(48), "mp4", "libx264", "yuv420p")
+    trim(tmp_path / "whole.mp4", tmp_path / "trimmed.mp4", hidden)
+    with av.open(str(tmp_path / "trimmed.mp4")) as container:
+        assert container.streams.video[0].frames == 48  # so many are declared
+    frames = clips.decode(tmp_path / "trimmed.mp4", 84)
+    assert len(frames) == kept
+    np.testing.assert_array_equal(frames, clips.decode(tmp_path / "whole.mp4", 84)[hidden:])
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "pixels"),
+    [
+        ("mp4", "libsvtav1", "yuv420p"),
+        ("mp4", "libx265", "yuv420p10le"),
+        ("webm", "libvpx-vp9", "yuv420p"),
+        ("matroska", "libx264", "yuv444p"),
+        ("mpeg", "mpeg2video", "yuv420p"),
+        ("mp4", "mpeg4", "yuv420p"),
+    ],
+)
+def test_codecs_in_use_decode(
+    container: str, codec: str, pixels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SVT_LOG", "0")
+    written = moving(10)
+    write_clip(tmp_path / "video0.mp4", written, container, codec, pixels)
+    frames = clips.decode(tmp_path / "video0.mp4", 96)
+    assert len(frames) == 10
+    assert np.abs(frames - np.stack(written).transpose(0, 3, 1, 2).astype(float)).mean() < 4
+
+
+def test_a_codec_without_a_decoder_is_named_with_the_remedy(tmp_path: Path) -> None:
+    write_clip(tmp_path / "video0.mp4", moving(3), "mp4", "libx264", "yuv420p")
+    content = bytearray((tmp_path / "video0.mp4").read_bytes())
+    place = content.rindex(b"avc1")
+    for tag, name in ((b"evc1", "evc"), (b"xyz1", "xyz1")):
+        content[place : place + 4] = tag
+        (tmp_path / "video0.mp4").write_bytes(content)
+        with pytest.raises(UserError, match=rf"encoded as {name}, which cannot be decoded here; .*ffmpeg -i"):
+            clips.decode(tmp_path / "video0.mp4", 84)
+
+
+@pytest.mark.parametrize(("rotation", "turns"), [(90, 1), (180, 2), (-90, 3)])
+def test_a_clip_filmed_upright_is_shown_upright(rotation: int, turns: int, tmp_path: Path) -> None:
+    lying = [frame[:60] for frame in moving(2)]
+    write_clip(tmp_path / "lying.mp4", lying, "mp4", "libx264", "yuv420p")
+    write_clip(tmp_path / "upright.mp4", lying, "mp4", "libx264", "yuv420p", rotation)
+    with av.open(str(tmp_path / "lying.mp4")) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    expected = [clips.resize(np.rot90(picture, turns), 84) for picture in pictures]
+    np.testing.assert_array_equal(
+        clips.decode(tmp_path / "upright.mp4", 84), np.stack(expected).transpose(0, 3, 1, 2)
+    )
+
+
+def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
+    write_clip(tmp_path / "secret.avi", moving(3))
+    (tmp_path / "video0.mp4").write_text("ffconcat version 1.0\nfile secret.avi\n")
+    with pytest.raises(UserError, match=r"video0\.mp4 is corrupt or not a video"):
+        clips.decode(tmp_path / "video0.mp4", 84)
 
 
 def test_missing_empty_and_corrupt_clips(tmp_path: Path) -> None:
@@ -75,13 +140,41 @@ def test_missing_empty_and_corrupt_clips(tmp_path: Path) -> None:
         clips.decode(path, 84)
 
 
-def test_cut_off_clips(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("container", "codec", "pixels"),
+    [("avi", "ffv1", "bgr0"), ("mp4", "libx264", "yuv420p"), ("matroska", "libx264", "yuv420p")],
+)
+def test_cut_off_clips(container: str, codec: str, pixels: str, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    write_clip(tmp_path / "whole.avi", [random.integers(0, 256, (96, 96, 3), np.uint8) for _ in range(20)])
-    content = (tmp_path / "whole.avi").read_bytes()
+    noise = [random.integers(0, 256, (96, 96, 3), np.uint8) for _ in range(40)]
+    write_clip(tmp_path / "whole.mp4", noise, container, codec, pixels, faststart=container == "mp4")
+    assert len(clips.decode(tmp_path / "whole.mp4", 84)) == 40
+    content = (tmp_path / "whole.mp4").read_bytes()
     (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"half\.mp4 is (cut off: \d+ of 20 frames|corrupt)"):
+    with pytest.raises(UserError, match=r"half\.mp4 is cut off or damaged after (19|20) frames"):
         clips.decode(tmp_path / "half.mp4", 84)
+
+
+def test_clips_cut_off_between_two_frames(tmp_path: Path) -> None:
+    write_clip(tmp_path / "whole.mp4", moving(20), "mp4", "libx264", "yuv420p", faststart=True)
+    with av.open(str(tmp_path / "whole.mp4")) as container:
+        end = container.streams.video[0].index_entries[12].pos
+    (tmp_path / "half.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:end])
+    with pytest.raises(UserError, match=r"half\.mp4 is cut off or damaged after 12 frames \(8 more"):
+        clips.decode(tmp_path / "half.mp4", 84)
+
+
+def test_a_clip_damaged_in_the_middle(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    frames = [np.roll(noise, time, axis=0) for time in range(48)]
+    write_clip(tmp_path / "video0.mp4", frames, "mp4", "libx264", "yuv420p")
+    with av.open(str(tmp_path / "video0.mp4")) as container:
+        entry = container.streams.video[0].index_entries[24]
+    content = bytearray((tmp_path / "video0.mp4").read_bytes())
+    content[entry.pos + 1000 : entry.pos + entry.size] = bytes(entry.size - 1000)
+    (tmp_path / "video0.mp4").write_bytes(content)
+    with pytest.raises(UserError, match=r"video0\.mp4 is cut off or damaged after 24 frames"):
+        clips.decode(tmp_path / "video0.mp4", 84)
 
 
 def test_a_real_clip_cut_off(real_data: Path, tmp_path: Path) -> None:

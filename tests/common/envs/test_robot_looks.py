@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from itertools import combinations
 
-import cv2
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 
 from common.config.shifts import ROBOT_SHIFTS, ROBOT_TASKS
+from common.data.image_files import area_means
 from common.envs.benchmark import BenchmarkEnv
 from common.envs.robot import textures
 from common.envs.robot.controller import scripted_action
@@ -63,7 +64,7 @@ def test_table_tops_have_spatial_structure(name: str) -> None:
     assert max(neighbours_correlation(grey, axis) for axis in (0, 1)) > 0.5
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 100
     # Structure survives at the size at which the table is seen, and in every part of it.
-    small = cv2.resize(grey, (48, 48), interpolation=cv2.INTER_AREA)
+    small = area_means(grey, 48)
     blocks = small.reshape(4, 12, 4, 12).swapaxes(1, 2).reshape(16, -1)
     assert blocks.std(axis=1).min() > 2.5
 
@@ -125,7 +126,7 @@ def test_looks_differ_on_the_table_and_not_on_the_foreground(envs: dict[str, Ben
     detailed.step(np.zeros(detailed.action_size))
     inside = detailed.segmentation().reshape(84, FINE, 84, FINE).all(axis=(1, 3))
     detailed.close()
-    outside = ~cv2.dilate(foreground.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    outside = ~sliding_window_view(np.pad(foreground, 1), (3, 3)).any(axis=(2, 3))
     assert inside.sum() > 100
     for shift, frame in frames.items():
         np.testing.assert_array_equal(masks[shift], foreground)

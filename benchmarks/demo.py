@@ -25,7 +25,7 @@ from common.report.plots import Picture, Plot, save
 from common.run.build import build_evaluator, episode_length, evaluation_arguments
 from common.run.device import for_trained
 from common.study.definition import load_study
-from common.study.folders import Reading
+from common.study.folders import FoundRun
 from common.study.report import learning_curves
 from common.study.results import Results, collect
 
@@ -103,7 +103,7 @@ def random_returns(config: Config) -> dict[str, list[tuple[float, ...]]]:
     return {shift: [tuple(r["return"] for r in records if r["shift"] == shift)] for shift in SHIFTS}
 
 
-def settings(reading: Reading) -> Config:
+def settings(reading: FoundRun) -> Config:
     """A finished run's configuration."""
     assert reading.config is not None
     return for_trained(reading.config)

@@ -308,7 +308,7 @@ def _add_study_run(actions: Commands) -> None:
         "run",
         "do the runs that are not done, then print the table and write it and the report beside them",
         "smg study run smg_video_hard",
-        "smg study run smg_video_hard preset=laptop tasks=[walker_stand] agents=[drq,smg] seeds=[0]",
+        "smg study run laptop_video_hard tasks=[walker_stand] agents=[drq,smg] --jobs 2",
         "smg study run my_study.yaml --engine ray --address head:6379 resources.gpus=0.5",
         "smg study run sgqn_table1 --shard 3/16",
     )
@@ -317,12 +317,18 @@ def _add_study_run(actions: Commands) -> None:
         "--dry-run", action="store_true", help="print the runs and what they will cost; start none"
     )
     parser.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="one after another here, or a Ray cluster"
+        "--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster"
     )
     parser.add_argument(
         "--address",
         metavar="HOST:PORT",
         help="Ray cluster to use, or auto for this machine's; by default one is started here",
+    )
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        help="runs at a time on this machine, each with its share of threads (1)",
     )
     parser.add_argument("--shard", metavar="I/N", help="only every N-th run, from the I-th on (0 to N-1)")
     parser.add_argument(
@@ -340,6 +346,7 @@ def _study_run(arguments: argparse.Namespace) -> int:
         arguments.engine,
         arguments.address,
         arguments.shard,
+        arguments.jobs,
         arguments.retries,
         arguments.dry_run,
     )

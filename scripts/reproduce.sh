@@ -12,6 +12,7 @@ one and writes it and a report beside the runs; installs everything on first use
 $(cd "$root/configs/studies" && for file in *.yaml; do echo "  ${file%.yaml}"; done)
 
   bash scripts/reproduce.sh smg_video_hard --dry-run
+  bash scripts/reproduce.sh laptop_video_hard --jobs 2       # without a GPU
   bash scripts/reproduce.sh smg_video_hard preset=smoke tasks=[walker_walk] agents=[drq,smg] folder=small
 TEXT
 }

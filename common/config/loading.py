@@ -136,10 +136,10 @@ def _override(text: str) -> Layer:
     names = key.split(".")
     if not equals or not all(names):
         raise UserError(f"{COMMAND_LINE}: '{text}' is not of the form key.sub=value")
-    parsed: Any = yaml_files.parse(value, f"{COMMAND_LINE}: {key}")
-    for name in reversed(names):
-        parsed = {name: parsed}
-    return Layer(COMMAND_LINE, parsed, given=True)
+    values: dict[str, Any] = yaml_files.typed(names[-1], value, f"{COMMAND_LINE}: {key}")
+    for name in reversed(names[:-1]):
+        values = {name: values}
+    return Layer(COMMAND_LINE, values, given=True)
 
 
 def _chosen(layers: list[Layer], key: str, known: Iterable[str]) -> str:
@@ -148,6 +148,8 @@ def _chosen(layers: list[Layer], key: str, known: Iterable[str]) -> str:
     if layer is None:
         raise UserError(f"no {key} given: choose one with --{key} ({', '.join(known)})")
     name = layer.values[key]
+    if isinstance(layer.values, yaml_files.Mapping):
+        name = layer.values.written.get(key, name)
     if not isinstance(name, str):
         raise UserError(f"{layer.source}: {key}: should be a name, got {name!r}")
     if key == "agent" and is_import_path(name):

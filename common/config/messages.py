@@ -1,6 +1,5 @@
 """Merging of configuration layers, and validation errors in the words of someone who writes YAML."""
 
-import copy
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from common.config.yaml_files import Mapping, take
 from common.errors import UserError
 
 Key = tuple[str | int, ...]
@@ -26,7 +26,7 @@ class Layer:
 
 def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], Origins]:
     """Deep-merge mappings, later over earlier."""
-    merged: dict[str, Any] = {}
+    merged = Mapping()
     origins: Origins = {}
     for layer in layers:
         _merge_into(merged, layer.values, layer.source, origins, ())
@@ -45,7 +45,7 @@ def _merge_into(
         else:
             for stale in [known for known in origins if known[: len(here)] == here]:
                 del origins[stale]
-            target[key] = copy.deepcopy(value)
+            take(target, key, values)
             origins[here] = source
 
 
@@ -119,6 +119,8 @@ def explained(
         if isinstance(value, dict) and part not in value:
             return UserError(f"{source_of(origins, key)}: {dotted(key)}: missing; give it a value")
         value = value[part]
+    if isinstance(first["input"], str):
+        value = first["input"]  # as it was written
     # Each alternative of a union reports its own problem.
     expected = " or ".join(
         _EXPECTED.get(problem["type"], problem["msg"]).format(
@@ -128,6 +130,8 @@ def explained(
         if problem_key == key
     )
     shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}…"
+    if first["type"] == "string_type" and isinstance(value, dict | list):
+        shown += ", as YAML reads it; put quotes around text"
     return UserError(f"{source_of(origins, key)}: {dotted(key)}: should be {expected}, got {shown}")
 
 

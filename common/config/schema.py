@@ -8,18 +8,24 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
 
 from common.config.messages import whole
+from common.config.yaml_files import Items, Mapping
 
-# Types of values. YAML reads 5e5 as a float, which is as good an integer as 500000, and a name such as 7
-# as an integer.
-
-
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+# Types of values. YAML reads 5e5 as a float, which is as good an integer as 500000. A section gives what was
+# written to its keys of text, whatever YAML takes it for.
 
 
 def _share(value: Any) -> Any:
@@ -68,15 +74,49 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float | Literal["auto"], PlainValidator(_share)]
 Switch = Literal["auto"] | bool
 Device = Annotated[str, AfterValidator(_device)]
-Text = Annotated[str, BeforeValidator(_text)]
-Folder = Annotated[str, BeforeValidator(_text), AfterValidator(os.path.expanduser)]
-FolderName = Annotated[str, BeforeValidator(_text), AfterValidator(_folder_name)]
+Folder = Annotated[str, AfterValidator(os.path.expanduser)]
+FolderName = Annotated[str, AfterValidator(_folder_name)]
 
 
 class Section(BaseModel):
     """Base of every section: frozen, strictly typed, no unknown keys. An agent's `Settings` extends it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, values: Any) -> Any:
+        """Values as they were read, those of keys of text as they were written."""
+        if not isinstance(values, Mapping):
+            return values
+        texts = {
+            key: text
+            for key, text in values.written.items()
+            if key in cls.model_fields and _is_meant(text, _alternatives(cls.model_fields[key].annotation))
+        }
+        lists = {
+            key: value.texts()
+            for key, value in values.items()
+            if isinstance(value, Items)
+            and key in cls.model_fields
+            and get_args(cls.model_fields[key].annotation) == (str, ...)
+        }
+        return {**values, **texts, **lists}
+
+
+def _alternatives(annotation: Any) -> set[Any]:
+    """The types that a value may have, without what is annotated about them."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_alternatives, get_args(annotation)))
+    return {annotation}
+
+
+def _is_meant(text: str, alternatives: set[Any]) -> bool:
+    """Whether the text of a scalar, rather than what YAML makes of it, is the value of such a key."""
+    nothing = text in ("", "null", "~") if NoneType in alternatives else text == ""
+    return alternatives <= {str, NoneType} and not nothing
 
 
 class Run(Section):
@@ -182,10 +222,10 @@ class Optimisers(Section):
 
 class WandB(Section):
     mode: Literal["offline", "online", "disabled"]
-    project: Text
-    entity: Text | None
-    group: Text | None
-    name: Text | None
+    project: str
+    entity: str | None
+    group: str | None
+    name: str | None
 
 
 class Checkpoint(Section):

@@ -8,118 +8,111 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from threading import Event
 
 from common.config.loading import CONFIGS, RESOLVED_NAME
 from common.errors import UserError
 from common.study.definition import PlannedRun
-from common.study.folders import ATTEMPTS, CLAIM, LOG, TRAINING, Kind, locked, read
+from common.study.folders import ATTEMPTS, CLAIM, LOG, TRAINING, State, locked, read
 
 PATIENCE = 300
 """Seconds that a run asked to stop has for saving."""
 
 
-class Claimed(Exception):
-    """Another process is at work on the run."""
+def attempt(run: PlannedRun, stopping: Event, environment: Mapping[str, str]) -> int | None:
+    """Begin or resume a run, unless it is done already, and wait for its trainer.
 
-
-class Attempt:
-    """Begins or resumes a run, unless it is done already.
-
-    The claim is a lock on a file of the run's folder. The trainer inherits it, so the run stays claimed while
-    either lives. What the trainer prints goes to train.log, and how it ended to attempts.jsonl.
+    What the trainer prints goes to train.log, and how it ended to attempts.jsonl. It is asked to save and
+    stop when `stopping` is set, when this function is interrupted, and when this process dies.
 
     Args:
         run: the run.
+        stopping: asks for the end.
         environment: variables on top of this process's.
 
+    Returns:
+        The trainer's exit status, negative for a signal; None if another process is at work on the run.
+
     Raises:
-        Claimed: another process is at work on it.
-        UserError: its folder cannot be made or written.
+        UserError: the run's folder cannot be made or written.
     """
-
-    def __init__(self, run: PlannedRun, environment: Mapping[str, str] | None = None) -> None:
-        self.run = run
-        self._process: subprocess.Popen[bytes] | None = None
-        self._status: int | None = None
-        self._started = time.time()
-        try:
-            run.folder.mkdir(parents=True, exist_ok=True)
-            self._claim = (run.folder / CLAIM).open("ab")
-        except OSError as error:
-            raise UserError(
-                f"run folder {run.folder} cannot be written ({error.strerror}): set another folder="
-            ) from error
-        try:
-            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._claim.close()
-            raise Claimed(run.name) from error
-        if locked(run.folder / TRAINING):
-            self._claim.close()
-            raise Claimed(run.name)
+    with _claim(run) as claimed:
+        if not claimed:
+            return None
         # Looked at under the claim: whoever held it before may have finished the run.
-        if read(run, claimed=True).kind is Kind.DONE:
-            self._status = 0
-            self._claim.close()
-            return
-        self._start(dict(os.environ) | dict(environment or {}))
-
-    def poll(self, timeout: float) -> int | None:
-        """The trainer's exit status, or None if it still runs after `timeout` seconds."""
-        if self._process is not None and self._status is None:
-            try:
-                self._end(self._process.wait(timeout))
-            except subprocess.TimeoutExpired:
-                return None
-        return self._status
-
-    def stop(self) -> None:
-        """Ask the trainer to save and stop, and wait for it."""
-        if self._process is None or self._status is not None:
-            return
-        self._process.terminate()
+        if read(run, claimed=True).state is State.DONE:
+            return 0
+        started = time.time()
+        trainer = _start(run, environment)
         try:
-            self._end(self._process.wait(PATIENCE))
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._end(self._process.wait())
-
-    def _start(self, environment: dict[str, str]) -> None:
-        resumed = (self.run.folder / RESOLVED_NAME).exists()
-        arguments = ["--resume", str(self.run.folder)] if resumed else list(self.run.arguments)
-        if resumed and self.run.foreign_code:
-            arguments.append("--allow-code")
-        tether = [sys.executable, "-m", "common.study.tether", str(os.getpid())]
-        # The package may stand in a checkout that is not installed.
-        paths = [str(CONFIGS.parent), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        with (self.run.folder / LOG).open("ab") as log:
-            self._process = subprocess.Popen(
-                [*tether, *trainer(), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=(self._claim.fileno(),),
-                # Ctrl-C is the study's to handle; it asks the trainer once.
-                start_new_session=True,
-            )
-
-    def _end(self, status: int) -> None:
-        self._status = status
-        record = {
-            "status": status,
-            "seconds": round(time.time() - self._started, 1),
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            "host": socket.gethostname(),
-        }
-        with contextlib.suppress(OSError), (self.run.folder / ATTEMPTS).open("a") as attempts:
-            attempts.write(json.dumps(record) + "\n")
-        self._claim.close()
+            while trainer.poll() is None and not stopping.wait(0.2):
+                pass
+        finally:
+            status = _stop(trainer)
+            _record(run, status, time.time() - started)
+        return status
 
 
-def trainer() -> list[str]:
-    """The command of `smg train`, in this Python."""
-    return [sys.executable, "-m", "common.cli", "train"]
+@contextlib.contextmanager
+def _claim(run: PlannedRun) -> Iterator[bool]:
+    """Whether the run is this attempt's; others see the claim while the context lasts."""
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        file = (run.folder / CLAIM).open("ab")
+    except OSError as error:
+        raise UserError(
+            f"run folder {run.folder} cannot be written ({error.strerror}): set another folder="
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            claimed = True
+        except OSError:
+            claimed = False
+        # A trainer may have outlived the study that started it.
+        yield claimed and not locked(run.folder / TRAINING)
+
+
+def _start(run: PlannedRun, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    variables = os.environ | environment
+    # The package may stand in a checkout that is not installed.
+    paths = (str(CONFIGS.parent), variables.get("PYTHONPATH", ""))
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    tether = (sys.executable, "-m", "common.study.tether", str(os.getpid()))
+    with (run.folder / LOG).open("ab") as log:
+        return subprocess.Popen(
+            (*tether, "train", *_arguments(run)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            # Ctrl-C is the study's to handle; it asks the trainer once.
+            start_new_session=True,
+        )
+
+
+def _arguments(run: PlannedRun) -> tuple[str, ...]:
+    """What `smg train` gets, to begin the run or to resume it."""
+    if not (run.folder / RESOLVED_NAME).exists():
+        return run.arguments
+    return ("--resume", str(run.folder), *(["--allow-code"] if run.foreign_code else []))
+
+
+def _stop(trainer: subprocess.Popen[bytes]) -> int:
+    """The exit status of the trainer, which is asked to save and stop if it still runs."""
+    if trainer.poll() is None:
+        trainer.terminate()
+    try:
+        return trainer.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        trainer.kill()
+        return trainer.wait()
+
+
+def _record(run: PlannedRun, status: int, seconds: float) -> None:
+    ended = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {"status": status, "seconds": round(seconds, 1), "ended": ended, "host": socket.gethostname()}
+    with contextlib.suppress(OSError), (run.folder / ATTEMPTS).open("a") as attempts:
+        attempts.write(json.dumps(record) + "\n")

@@ -1,21 +1,27 @@
 """What `smg study run|status|table|report` do."""
 
+import os
 import shlex
-import sys
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from common.errors import UserError
 from common.run.checkpoint import write_atomically
 from common.run.signals import Interruption, Signals
+from common.study.attempt import attempt as local_attempt
 from common.study.definition import PlannedRun, Study, load_study
-from common.study.estimate import Estimate, estimates
-from common.study.folders import Kind, Reading, read
+from common.study.estimate import estimates, total
+from common.study.estimate import table as cost_table
+from common.study.folders import FoundRun, State, read
 from common.study.formats import FORMATS, markdown
-from common.study.progress import Progress
 from common.study.report import write_report
 from common.study.results import collect
-from common.study.runner import LocalEngine, check_folders, run_all, shard_of
+from common.study.runner import check_folders, run_all, say, shard_of
 from common.study.table import build
 
 SUFFIXES = {"markdown": ".md", "csv": ".csv", "latex": ".tex"}
@@ -27,6 +33,7 @@ def run(
     engine: str = "local",
     address: str | None = None,
     shard: str | None = None,
+    jobs: int | None = None,
     retries: int = 2,
     dry_run: bool = False,
 ) -> int:
@@ -42,46 +49,47 @@ def run(
     runs = shard_of(study, shard)
     if address is not None and engine != "ray":
         raise UserError("--address goes with --engine ray")
+    if jobs is not None and (engine == "ray" or jobs < 1):
+        raise UserError(f"--jobs {jobs}: should be at least 1, and goes with --engine local")
     if dry_run:
         print(plan(study, runs), end="")
         return 0
-    check_folders(runs)
-    given_up, stop = _run(study, runs, engine, address, retries)
-    if stop is not None:
-        print(f"stopped by {stop} and saved; the same command goes on from there", file=sys.stderr)
-        return stop.status
-    readings = [read(run) for run in study.runs]
-    if shard is not None and any(reading.kind is not Kind.DONE for reading in readings):
-        print(summary(readings))
+    found = [read(run) for run in runs]
+    check_folders(found)
+    with ExitStack() as stack:
+        workers = slots = jobs or 1
+        attempt = partial(local_attempt, environment=share_of_threads(slots))
+        if engine == "ray":
+            from common.study.ray_engine import RayEngine
+
+            cluster = RayEngine(address, study.resources)
+            stack.callback(cluster.close)
+            attempt, workers, slots = cluster.attempt, len(runs), cluster.slots
+
+        def report(now: Sequence[FoundRun]) -> str:
+            return f"{summary(now)}; {total(estimates(now), slots)}"
+
+        say(report(found))
+        # After Ray, which handles SIGTERM in its own way.
+        signals = stack.enter_context(Signals())
+        try:
+            given_up = run_all(found, attempt, workers, report, retries, signals)
+        except Interruption as stop:
+            say(f"stopped by {stop} and saved; the same command goes on from there")
+            return stop.status
+    everything = [read(run) for run in study.runs]
+    if shard is not None and any(each.state is not State.DONE for each in everything):
+        print(summary(everything))
     else:
         write_outputs(study)
     return 1 if given_up else 0
 
 
-def _run(
-    study: Study, runs: tuple[PlannedRun, ...], engine: str, address: str | None, retries: int
-) -> tuple[list[PlannedRun], Interruption | None]:
-    """The runs given up, and what stopped the study, if anything did."""
-    progress = Progress(study.name, runs)
-    try:
-        if engine == "ray":
-            from common.study.ray_engine import RayEngine
-
-            worker = RayEngine(address, study.resources)
-        else:
-            worker = LocalEngine()
-        try:
-            readings = [read(run) for run in runs]
-            progress.say(f"{summary(readings)}; {_total(estimates(readings))}")
-            # After Ray, which handles SIGTERM in its own way.
-            with Signals() as signals:
-                return run_all(runs, worker, progress, retries, signals), None
-        except Interruption as stop:
-            return [], stop
-        finally:
-            worker.close()
-    finally:
-        progress.close()
+def share_of_threads(jobs: int) -> dict[str, str]:
+    """Variables that give each of several runs its share of the threads that one has, unless they are set."""
+    if jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // jobs))}
 
 
 def write_outputs(study: Study) -> None:
@@ -99,12 +107,11 @@ def write_outputs(study: Study) -> None:
 
 def status(path: str, overrides: list[str]) -> int:
     """Print the state of every run; always 0."""
-    study = load_study(path, overrides)
-    readings = [read(run) for run in study.runs]
-    width = max(len(reading.run.name) for reading in readings)
-    for reading in readings:
-        print(f"{reading.kind:<10}  {reading.run.name:<{width}}  {reading.detail}".rstrip())
-    print(summary(readings))
+    found = [read(run) for run in load_study(path, overrides).runs]
+    width = max(len(each.run.name) for each in found)
+    for each in found:
+        print(f"{each.state:<10}  {each.run.name:<{width}}  {each.detail}".rstrip())
+    print(summary(found))
     return 0
 
 
@@ -136,43 +143,15 @@ def _emit(text: str, output: str | None) -> None:
         raise UserError(f"{output} cannot be written ({error.strerror})") from error
 
 
-def summary(readings: list[Reading]) -> str:
+def summary(found: Sequence[FoundRun]) -> str:
     """How many runs are in which state."""
-    counts = Counter(reading.kind for reading in readings)
-    return f"{len(readings)} runs: " + ", ".join(f"{counts[kind]} {kind}" for kind in Kind if counts[kind])
+    counts = Counter(each.state for each in found)
+    return f"{len(found)} runs: " + ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
 
 
-def plan(study: Study, runs: tuple[PlannedRun, ...]) -> str:
+def plan(study: Study, runs: Sequence[PlannedRun]) -> str:
     """Every run with its state and command, what the study sets, and what the rest will cost."""
-    readings = [read(run) for run in runs]
-    lines = [f"{reading.kind:<10}  smg train {shlex.join(reading.run.arguments)}" for reading in readings]
-    lines += ["", summary(readings), f"settings on top of configs/: {' '.join(study.settings) or 'none'}", ""]
-    lines += _costs(estimates(readings))
-    return "\n".join(lines) + "\n"
-
-
-def _costs(costs: list[Estimate]) -> list[str]:
-    """The estimate as a table by agent, and its sum."""
-    width = max(len(cost.column) for cost in costs)
-    lines = [f"{'agent':<{width}} {'runs':>5} {'steps to go':>13} {'steps/s':>8} {'hours':>8}  measured on"]
-    for cost in costs:
-        speed, hours, source = "unknown", "unknown", ""
-        if cost.speed is not None:
-            speed, hours = f"{cost.speed.steps_per_second:.3g}", f"{cost.hours:.1f}"
-            source = cost.speed.source
-        line = f"{cost.column:<{width}} {cost.runs:>5} {cost.steps:>13,} {speed:>8} {hours:>8}  {source}"
-        lines.append(line.rstrip())
-    return [*lines, _total(costs)]
-
-
-def _total(costs: list[Estimate]) -> str:
-    """The estimate's sum, in a line."""
-    known = sum(cost.hours for cost in costs if cost.hours is not None)
-    unknown = [cost.column for cost in costs if cost.runs and cost.hours is None]
-    if unknown:
-        rest = f"{known:.1f} hours for the others; " if len(unknown) < len(costs) else ""
-        return (
-            f"estimate: {rest}unknown for {', '.join(unknown)}, whose speed was not measured "
-            "(python -m benchmarks.loop does, or a first run of each)"
-        )
-    return f"estimate: {known:.1f} hours of that device, one run at a time"
+    found = [read(run) for run in runs]
+    lines = [f"{each.state:<10}  smg train {shlex.join(each.run.arguments)}" for each in found]
+    lines += ["", summary(found), f"settings on top of configs/: {' '.join(study.settings) or 'none'}", ""]
+    return "\n".join([*lines, *cost_table(estimates(found))]) + "\n"

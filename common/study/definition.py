@@ -9,39 +9,49 @@
       cartpole_swingup: {env: {action_repeat: 8}}
     agents:                              # columns; likewise. `agent` and `config` (files, as in smg train
       sac: {}                            #   --config) may stand among the settings
+      smg: {}
       no_background: {agent: smg, losses: {background: 0}}
+    more:                                # runs beyond that grid: a fifth seed of two cells, a row of one cell
+      - {tasks: [cartpole_swingup], agents: [sac, smg], seeds: [4]}
+      - {tasks: {reacher_easy: {train: {steps: 50_000}}}, agents: [smg], seeds: [0]}
     subject: smg                         # the column that the others are compared with; by default the last
     folder: studies/smg_video_hard       # where the runs are
     layout: "{task}/{agent}/seed{seed}"  # a run's folder in it; the agent is the column
     resources: {gpus: 0.25, cpus: 4, memory: 24}    # of one run on a cluster: shares of GPUs, cores, GB
 
-A run's settings are the study's, then its task's, then its column's, then those of the command line. A
+A run's settings are the study's, then its task's, then its column's, then those of the command line. A task
+or column has its settings where it first stands in the file, and keeps them wherever it is named again. A
 preset named on the command line also beats what the file says for the keys which that preset sets, so
 that `preset=smoke` makes any study small.
 """
 
+import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections import ChainMap
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from common.config.loading import COMMAND_LINE, CONFIGS, load, yaml_files
 from common.config.registry import is_import_path
-from common.config.schema import Config, Folder, Section, Seed, Text
+from common.config.schema import Config, Folder, Section, Seed
 from common.errors import UserError, did_you_mean
 from common.run import published
 
-Settings = dict[str, Any]
+Settings = dict[str, object]
+"""Nested keys and values, as YAML has them."""
 
 
-def _named_settings(value: Any) -> Any:
+def _named_settings(value: object) -> object:
     """A list of names as a mapping to no settings; an empty value in a mapping likewise."""
     if isinstance(value, str):
         value = [value]
+    if isinstance(value, yaml_files.Items):
+        value = value.texts()
     if isinstance(value, list):
         if not all(map(_is_text, value)):
             return value
@@ -54,19 +64,26 @@ def _named_settings(value: Any) -> Any:
     return value
 
 
-def _is_text(value: Any) -> bool:
+def _names(value: object) -> Collection[object]:
+    if isinstance(value, yaml_files.Items):
+        return value.texts()
+    return value if isinstance(value, dict | list) else (value,)
+
+
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _distinct(value: Any) -> Any:
-    values = value if isinstance(value, list) else [value]
+def _distinct(value: object) -> tuple[object, ...]:
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
     for item in values:
         if values.count(item) > 1:
             raise ValueError(f"{item} is listed twice, so two runs would share a folder")
-    return tuple(values)
+    return values
 
 
 Named = Annotated[dict[str, Settings], BeforeValidator(_named_settings), Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_distinct), Field(min_length=1)]
 
 
 def _a_share_or_whole(gpus: float) -> float:
@@ -85,20 +102,34 @@ class Resources(Section):
     """GB of host memory; None asks for none in particular."""
 
 
-class StudyFile(Section):
-    """The file's keys; see the module's example."""
+class Grid(Section):
+    """A run for each task, agent and seed."""
 
-    published: Text | None = None
-    shifts: Annotated[tuple[str, ...], BeforeValidator(_distinct), Field(min_length=1)]
-    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_distinct), Field(min_length=1)]
-    preset: str = "paper"
-    settings: Settings = Field(default_factory=dict)
     tasks: Named
     agents: Named
+    seeds: Seeds
+
+
+class StudyFile(Grid):
+    """The file's keys; see the module's example."""
+
+    published: str | None = None
+    shifts: Annotated[tuple[str, ...], BeforeValidator(_distinct), Field(min_length=1)]
+    preset: str = "paper"
+    settings: Settings = Field(default_factory=dict)
+    more: Annotated[tuple[Grid, ...], Field(strict=False)] = ()
     subject: str | None = None
     folder: Folder | None = None
     layout: str = "{task}/{agent}/seed{seed}"
     resources: Resources = Resources()
+
+    def all_tasks(self) -> Mapping[str, Settings]:
+        """The settings of every task by name, as they stand where it is named first."""
+        return ChainMap(self.tasks, *(grid.tasks for grid in self.more))
+
+    def all_agents(self) -> Mapping[str, Settings]:
+        """The settings of every column by name, as they stand where it is named first."""
+        return ChainMap(self.agents, *(grid.agents for grid in self.more))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +175,10 @@ class Study:
     original: StudyFile | None = None
     """The file without the overrides, if there were any."""
 
+    def seeds_of(self, task: str, column: str) -> tuple[int, ...]:
+        """The seeds of a cell's runs; none for a cell that the study leaves out."""
+        return tuple(run.seed for run in self.runs if (run.task, run.column) == (task, column))
+
 
 def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
     """Read a study and check every run of it.
@@ -152,16 +187,18 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
         path: a YAML file, or the name of one in configs/studies/.
         overrides: `key=value` texts. A study's own keys (`tasks=[walker_walk]`, `agents=[sac,smg]`,
             `seeds=[0]`, `shifts`, `preset`, `folder`, `resources.cpus` …) replace the file's; tasks and
-            agents that the file lists keep their settings. All others are settings of every run.
+            agents that the file lists keep their settings, and of its runs beyond the grid those stay that
+            are of these tasks, agents and seeds. All others are settings of every run.
 
     Raises:
         UserError: the file is not a study, or a run of it could not start; the message names the cell.
     """
     source, stem = _find(path)
     values = yaml_files.read_mapping(source, str(path))
-    written = dict(values)
+    original = _validated(values, str(path))
+    _refuse_second_settings(original, str(path))
     settings: list[str] = []
-    preset_given = False
+    replaced: set[str] = set()
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
@@ -170,26 +207,29 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
         if section == "settings" or section not in StudyFile.model_fields:
             settings.append(text)
             continue
-        parsed = yaml_files.parse(value, f"{COMMAND_LINE}: {key}")
-        if section in ("tasks", "agents"):
-            listed = _named_settings_or_error(values.get(section, {}), f"{path}: {section}")
-            parsed = _assigned(listed, rest, parsed, key) if rest else _selection(parsed, listed)
-        elif rest and section == "resources":
-            parsed = _assigned(values.get(section) or {}, rest, parsed, key)
-        elif rest:
+        given = yaml_files.typed(key.rpartition(".")[2], value, f"{COMMAND_LINE}: {key}")
+        if not rest:
+            yaml_files.take(values, section, given)
+            if section in ("tasks", "agents"):
+                known = original.all_tasks() if section == "tasks" else original.all_agents()
+                values[section] = _selection(given.written.get(section, given[section]), known)
+            replaced.add(section)
+        elif section in ("tasks", "agents"):
+            name = rest.partition(".")[0]
+            named = [grid for grid in values.get("more", ()) if name in _names(grid[section])]
+            holder = values if name in _names(values[section]) or not named else named[0]
+            holder[section] = _assigned(_named_settings(holder[section]), rest, given, key)
+        elif section == "resources":
+            values[section] = _assigned(values.get(section, {}), rest, given, key)
+        else:
             raise UserError(f"{COMMAND_LINE}: {key}: {section} is one value; write {section}=…")
-        preset_given |= section == "preset"
-        values[section] = parsed
     file = _validated(values, str(path))
-    original = file if values == written else _validated(written, str(path))
     # A selection may leave the subject out; then the last column stands for it.
-    columns = [*file.agents, *original.agents]
+    columns = [*file.all_agents(), *original.all_agents()]
     if file.subject is not None and file.subject not in columns:
         raise UserError(f"{path}: subject: {did_you_mean(file.subject, columns)}")
-    study = _expand(file, str(path), stem, settings, preset_given)
-    if not settings and values == written:
-        return study
-    return replace(study, original=original)
+    study = _expand(file, str(path), stem, settings, replaced)
+    return study if file == original and not settings else replace(study, original=original)
 
 
 def as_written(study: Study) -> dict[tuple[str, str], Config]:
@@ -197,12 +237,11 @@ def as_written(study: Study) -> dict[tuple[str, str], Config]:
     original = study.original
     if original is None:
         return {}
-    common = _texts(original.settings, set())
+    cells = dict.fromkeys((run.task, run.column) for run in study.runs)
     return {
-        (task, column): _cell(original, task, column, common, set(), [], study.source)[0]
-        for task in study.tasks
-        for column in study.columns
-        if task in original.tasks and column in original.agents
+        (task, column): _cell(original, task, column, study.source)[0]
+        for task, column in cells
+        if task in original.all_tasks() and column in original.all_agents()
     }
 
 
@@ -221,31 +260,31 @@ def _find(path: str | Path) -> tuple[Path, str]:
     return found, found.stem
 
 
-def _selection(chosen: Any, listed: Any) -> Any:
+def _selection(chosen: object, listed: Mapping[str, Settings]) -> object:
     """Names from the command line, with the settings that the file has for them."""
-    named = _named_settings_or_error(chosen)
-    if not isinstance(listed, dict) or not isinstance(named, dict):
+    try:
+        named = _named_settings(chosen)
+    except ValueError as error:
+        raise UserError(f"{COMMAND_LINE}: {error}") from error
+    if not isinstance(named, dict):
         return named
     return {name: settings or listed.get(name, {}) for name, settings in named.items()}
 
 
-def _named_settings_or_error(value: Any, source: str = COMMAND_LINE) -> Any:
-    try:
-        return _named_settings(value)
-    except ValueError as error:
-        raise UserError(f"{source}: {error}") from error
-
-
-def _assigned(values: Any, dotted: str, value: Any, key: str) -> Settings:
-    """The nested mapping with one value replaced; `dotted` leads to it."""
+def _assigned(values: object, dotted: str, given: yaml_files.Mapping, key: str) -> Settings:
+    """The nested mapping with the given value in its place; `dotted` leads to it."""
     if not isinstance(values, dict):
         raise UserError(f"{COMMAND_LINE}: {key}: there is no mapping to put {dotted} into")
     first, _, rest = dotted.partition(".")
-    inner = _assigned(values.get(first) or {}, rest, value, key) if rest else value
-    return {**values, first: inner}
+    inner = {first: _assigned(values.get(first) or {}, rest, given, key)} if rest else given
+    changed = yaml_files.Mapping()
+    for source in (values, inner):
+        for name in source:
+            yaml_files.take(changed, name, source)
+    return changed
 
 
-def _validated(values: Settings, source: str) -> StudyFile:
+def _validated(values: Mapping[str, object], source: str) -> StudyFile:
     try:
         return StudyFile.model_validate(values)
     except ValidationError as error:
@@ -253,65 +292,85 @@ def _validated(values: Settings, source: str) -> StudyFile:
         first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            last = str(first["loc"][-1])
-            known = Resources.model_fields if len(first["loc"]) > 1 else StudyFile.model_fields
-            raise UserError(f"{source}: unknown key '{key}'; {did_you_mean(last, known)}") from error
+            section, *inner = map(str, first["loc"])
+            within = {"resources": Resources, "more": Grid}.get(section, StudyFile) if inner else StudyFile
+            nearest = did_you_mean(str(first["loc"][-1]), within.model_fields)
+            raise UserError(f"{source}: unknown key '{key}'; {nearest}") from error
         if first["type"] == "missing":
             raise UserError(f"{source}: {key}: missing; give it a value") from error
         message = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{source}: {key}: {message[:1].lower()}{message[1:]}") from error
 
 
-def _expand(file: StudyFile, source: str, name: str, given: list[str], preset_given: bool) -> Study:
+def _refuse_second_settings(file: StudyFile, source: str) -> None:
+    for known, section in ((file.all_tasks(), "tasks"), (file.all_agents(), "agents")):
+        for grid in file.more:
+            for name, settings in getattr(grid, section).items():
+                if settings and settings != known[name]:
+                    raise UserError(f"{source}: more: give {name} its settings where it is named first")
+
+
+def _expand(file: StudyFile, source: str, name: str, given: list[str], replaced: set[str]) -> Study:
+    """All runs of a study; `given` and `replaced` are the command line's settings and sections."""
     if file.published is not None and file.published not in published.TABLES:
         raise UserError(
             f"{source}: unknown published table '{file.published}'; "
             f"{did_you_mean(file.published, published.TABLES)}"
         )
-    subject = file.subject or list(file.agents)[-1]
-    if subject not in file.agents:
-        subject = list(file.agents)[-1]
+    beaten = set(_preset_keys(file.preset)) if "preset" in replaced else set()
     folder = Path(file.folder or Path("studies", name))
-    beaten = set(_preset_keys(file.preset)) if preset_given else set()
-    common = _texts(file.settings, beaten)
-    cells = {
-        (task, column): _cell(file, task, column, common, beaten, given, source)
-        for task in file.tasks
-        for column in file.agents
-    }
+    cells: dict[tuple[str, str], tuple[Config, tuple[str, ...]]] = {}
     runs = []
     owners: dict[Path, str] = {}
-    # Seed by seed, so that a study stopped half-way shows the whole table with fewer seeds.
-    for seed in file.seeds:
-        for (task, column), (config, arguments) in cells.items():
-            place = folder / _place(file.layout, task, column, seed, source)
-            own_name = f"{task}/{column}/seed{seed}"
-            if owners.setdefault(place, own_name) != own_name:
-                raise UserError(
-                    f"{source}: layout: {owners[place]} and {own_name} would share the folder {place}: put a "
-                    "/ between the placeholders"
-                )
-            own = config.model_copy(
-                update={"seed": seed, "run": config.run.model_copy(update={"dir": str(place)})}
+    for task, column, seed in _places(file, replaced):
+        if (task, column) not in cells:
+            cells[task, column] = _cell(file, task, column, source, given, beaten)
+        config, arguments = cells[task, column]
+        place = folder / _place(file.layout, task, column, seed, source)
+        own_name = f"{task}/{column}/seed{seed}"
+        if owners.setdefault(place, own_name) != own_name:
+            raise UserError(
+                f"{source}: layout: {owners[place]} and {own_name} would share the folder {place}: put a "
+                "/ between the placeholders"
             )
-            # Nodes and shells may stand elsewhere; the folder must not move with them.
-            texts = (*arguments, f"seed={seed}", f"run.dir={_text(str(place.absolute()))}")
-            runs.append(PlannedRun(task, column, seed, place, own, texts))
+        own = config.model_copy(
+            update={"seed": seed, "run": config.run.model_copy(update={"dir": str(place)})}
+        )
+        # Nodes and shells may stand elsewhere; the folder must not move with them.
+        texts = (*arguments, f"seed={seed}", f"run.dir={_text(str(place.absolute()))}")
+        runs.append(PlannedRun(task, column, seed, place, own, texts))
+    columns = tuple(dict.fromkeys(run.column for run in runs))
+    subject = file.subject or ""
     return Study(
         name=name,
         source=source,
         published=file.published,
         shifts=file.shifts,
-        tasks=tuple(file.tasks),
-        columns=tuple(file.agents),
-        seeds=file.seeds,
+        tasks=tuple(dict.fromkeys(run.task for run in runs)),
+        columns=columns,
+        seeds=tuple(dict.fromkeys(run.seed for run in runs)),
         preset=file.preset,
-        subject=subject,
+        subject=subject if subject in columns else list(file.agents)[-1],
         folder=folder,
         resources=file.resources,
         runs=tuple(runs),
-        settings=(*common, *given),
+        settings=(*_texts(file.settings, beaten), *given),
     )
+
+
+def _places(file: StudyFile, replaced: set[str]) -> dict[tuple[str, str, int], None]:
+    """Task, column and seed of each run, once, in order.
+
+    They come seed by seed, so that a study stopped half-way shows the whole table with fewer seeds.
+    """
+    chosen = {axis: getattr(file, axis) for axis in ("tasks", "agents", "seeds") if axis in replaced}
+    found: dict[tuple[str, str, int], None] = {}
+    for grid in (file, *file.more):
+        for seed, task, column in itertools.product(grid.seeds, grid.tasks, grid.agents):
+            place = {"tasks": task, "agents": column, "seeds": seed}
+            if all(place[axis] in values for axis, values in chosen.items()):
+                found[task, column, seed] = None
+    return found
 
 
 def _place(layout: str, task: str, column: str, seed: int, source: str) -> str:
@@ -332,23 +391,32 @@ def _cell(
     file: StudyFile,
     task: str,
     column: str,
-    common: list[str],
-    beaten: set[str],
-    given: list[str],
     source: str,
+    given: Iterable[str] = (),
+    beaten: Collection[str] = (),
 ) -> tuple[Config, tuple[str, ...]]:
-    """A cell's configuration, and the arguments of `smg train` for it but for seed and folder."""
+    """A cell's configuration, and the arguments of `smg train` for it but for seed and folder.
+
+    Args:
+        file: the study.
+        task: the cell's row.
+        column: the cell's column.
+        source: how messages call the study.
+        given: settings of the command line, `key=value`.
+        beaten: keys of the file that the command line's preset overrides.
+    """
     where = f"{source}: {task}/{column}"
-    for kind, name in (("task", task), ("agent", column)):
+    for axis, name in (("task", task), ("agent", column)):
         if not re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*", name):
-            raise UserError(f"{where}: {kind} '{name}' is no folder name: use letters, digits, . _ + and -")
-    own = dict(file.agents[column])
+            raise UserError(f"{where}: {axis} '{name}' is no folder name: use letters, digits, . _ + and -")
+    own = dict(file.all_agents()[column])
     agent = own.pop("agent", column)
     files = own.pop("config", [])
     files = [files] if isinstance(files, str) else files
     if not isinstance(agent, str) or not isinstance(files, list) or not all(map(_is_text, files)):
         raise UserError(f"{where}: agent should be a name and config a list of files")
-    settings = [*common, *_texts(file.tasks[task], beaten), *_texts(own, beaten), *given]
+    layers = (file.settings, file.all_tasks()[task], own)
+    settings = [*(text for layer in layers for text in _texts(layer, beaten)), *given]
     for text in settings:
         key = text.partition("=")[0]
         if key.partition(".")[0] in ("agent", "task", "seed", "preset", "run"):
@@ -376,11 +444,25 @@ def _preset_keys(preset: str) -> Iterator[str]:
         yield from (key for key, _ in flattened(yaml_files.read_mapping(path)))
 
 
-def _texts(settings: Settings, beaten: set[str]) -> list[str]:
-    return [f"{key}={_text(value)}" for key, value in flattened(settings) if key not in beaten]
+def _texts(settings: Settings, beaten: Collection[str]) -> list[str]:
+    return [
+        f"{key}={_written(settings, key) or _text(value)}"
+        for key, value in flattened(settings)
+        if key not in beaten
+    ]
 
 
-def flattened(settings: Settings, at: str = "") -> Iterator[tuple[str, Any]]:
+def _written(settings: object, key: str) -> str | None:
+    """How a value that YAML takes for no text stands in the file."""
+    if not isinstance(settings, dict):
+        return None
+    first, _, rest = key.partition(".")
+    if rest and first in settings:
+        return _written(settings[first], rest)
+    return settings.written.get(key) if isinstance(settings, yaml_files.Mapping) else None
+
+
+def flattened(settings: Settings, at: str = "") -> Iterator[tuple[str, object]]:
     """Nested settings as (dotted key, value); an augmentation is one value, whatever its form."""
     for key, value in settings.items():
         dotted = f"{at}{key}"
@@ -390,7 +472,7 @@ def flattened(settings: Settings, at: str = "") -> Iterator[tuple[str, Any]]:
             yield dotted, value
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A value in YAML on one line; text as it is, where it reads back the same."""
     if isinstance(value, str):
         try:

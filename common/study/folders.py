@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import json
 import math
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from common.config.schema import Config
 from common.errors import CorruptFile, UserError
 from common.run.checkpoint import LATEST, read_manifest
 from common.run.records import Record, read_json_lines
-from common.run.run_folder import PROVENANCE
+from common.run.run_folder import EPISODE, PROVENANCE
 from common.study.definition import PlannedRun, flattened
 
 CLAIM, TRAINING = ".claim", ".lock"
@@ -28,7 +29,7 @@ STOPPED = (75, 130, -signal.SIGTERM)
 """Statuses of `smg train` after it was asked to stop: saved, or with nothing to save as it had just begun."""
 
 
-class Kind(StrEnum):
+class State(StrEnum):
     """The state of a planned run."""
 
     DONE = "done"
@@ -40,14 +41,14 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Reading:
+class FoundRun:
     """A planned run and what its folder holds.
 
     `episodes` are the records of eval.jsonl; those of the last evaluation are complete if the run is done.
     """
 
     run: PlannedRun
-    kind: Kind
+    state: State
     detail: str = ""
     step: int = 0
     seconds: float | None = None
@@ -74,7 +75,7 @@ class _Corrupt(Exception):
     pass
 
 
-def read(run: PlannedRun, claimed: bool = False) -> Reading:
+def read(run: PlannedRun, claimed: bool = False) -> FoundRun:
     """Read a run's folder; damage is part of the answer, never an exception.
 
     `claimed`: this process holds the run's claim, so nobody else is at work on it.
@@ -83,8 +84,8 @@ def read(run: PlannedRun, claimed: bool = False) -> Reading:
     failure = _last_failure(run.folder)
     if not (run.folder / RESOLVED_NAME).exists():
         if held:
-            return Reading(run, Kind.RUNNING, "starting")
-        return Reading(run, Kind.FAILED if failure else Kind.MISSING, failure)
+            return FoundRun(run, State.RUNNING, "starting")
+        return FoundRun(run, State.FAILED if failure else State.MISSING, failure)
     try:
         config = load_run_config(run.folder, allow_code=run.foreign_code)
         _check_identity(run, config)
@@ -93,7 +94,7 @@ def read(run: PlannedRun, claimed: bool = False) -> Reading:
         missing = _lacking(config, episodes)
         saved = _saved_step(run.folder)
     except (UserError, _Corrupt) as error:
-        return Reading(run, Kind.RUNNING if held else Kind.CORRUPT, str(error))
+        return FoundRun(run, State.RUNNING if held else State.CORRUPT, str(error))
     step, seconds = progress(run.folder)
     facts: dict[str, Any] = {
         "step": max(step, saved or 0), "seconds": seconds, "config": config, "provenance": provenance,
@@ -101,13 +102,13 @@ def read(run: PlannedRun, claimed: bool = False) -> Reading:
     }  # fmt: skip
     reached = f"step {facts['step']} of {config.train.steps}"
     if held:
-        return Reading(run, Kind.RUNNING, reached, **facts)
+        return FoundRun(run, State.RUNNING, reached, **facts)
     # Archived results come without checkpoints; otherwise the last one holds the trained weights.
     if not missing and saved in (None, config.train.steps):
-        return Reading(run, Kind.DONE, **facts)
+        return FoundRun(run, State.DONE, **facts)
     if failure:
-        return Reading(run, Kind.FAILED, f"{failure} ({reached})", **facts)
-    return Reading(run, Kind.UNFINISHED, missing or reached, **facts)
+        return FoundRun(run, State.FAILED, f"{failure} ({reached})", **facts)
+    return FoundRun(run, State.UNFINISHED, missing or reached, **facts)
 
 
 def is_held(folder: Path) -> bool:
@@ -128,26 +129,20 @@ def locked(path: Path) -> bool:
 
 
 def progress(folder: Path) -> tuple[int, float | None]:
-    """The agent step of the newest line of metrics.jsonl, and the newest `seconds`; cheap, for polling."""
-    path = folder / "metrics.jsonl"
-    step, seconds = 0, None
+    """Agent step and seconds of the newest line of metrics.jsonl that has them; cheap, for polling."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 20_000))
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 20_000))
             lines = file.read().split(b"\n")[:-1]
     except OSError:
         return 0, None
     for line in reversed(lines):
         try:
             record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if not isinstance(record, dict):
-            continue
-        step = max(step, record["step"]) if isinstance(record.get("step"), int) else step
-        if isinstance(record.get("seconds"), float | int):
-            return step, float(record["seconds"])
-    return step, seconds
+            return int(record["step"]), float(record["seconds"])
+        except (ValueError, RecursionError, LookupError, TypeError, OverflowError):
+            continue  # an episode's line, or damage
+    return 0, None
 
 
 def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:
@@ -200,17 +195,15 @@ def _episodes(folder: Path, seed: int) -> list[Record]:
         _Corrupt: a line is no evaluation episode of this run, or an episode appears twice.
     """
     try:
-        records = read_json_lines(folder / "eval.jsonl")
+        records = read_json_lines(folder / "eval.jsonl", EPISODE | {"episode": int})
     except (OSError, ValueError, RecursionError) as error:
         raise _Corrupt(f"eval.jsonl cannot be read ({error})") from error
     seen = set()
     for number, record in enumerate(records, 1):
-        step, shift, episode, value = (record.get(key) for key in ("step", "shift", "episode", "return"))
-        whole = all(isinstance(count, int) and not isinstance(count, bool) for count in (step, episode))
+        step, shift, episode = record["step"], record["shift"], record["episode"]
         # Compared, for an integer of JSON may be too large for a float.
-        finite = isinstance(value, int | float) and -LARGEST < value < LARGEST
-        if not (whole and finite and isinstance(shift, str)) or isinstance(value, bool):
-            raise _Corrupt(f"eval.jsonl, line {number}: not an evaluation episode with a finite return")
+        if not -LARGEST < record["return"] < LARGEST:
+            raise _Corrupt(f"eval.jsonl, line {number}: its return is not finite")
         if record.get("seed", seed) != seed:
             raise _Corrupt(
                 f"eval.jsonl, line {number}: an episode of evaluation seed {record['seed']}, not {seed}"

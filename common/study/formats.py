@@ -23,9 +23,7 @@ def markdown(table: Table) -> str:
         rows = [statistics_texts(item, block.digits) for item in block.aggregates]
         parts.append(_pipes(statistics_head(study.subject), rows))
     if table.left_out:
-        lines = [
-            f"- {reading.run.name}: {reading.kind} ({_escaped(reading.detail)})" for reading in table.left_out
-        ]
+        lines = [f"- {found.run.name}: {found.state} ({_escaped(found.detail)})" for found in table.left_out]
         parts.append("Left out:\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -54,7 +52,7 @@ def latex(table: Table) -> str:
             )
         lines += [r"\bottomrule", r"\end{tabular}", "", r"\medskip", *_latex_statistics(study.subject, block)]
         parts.append("\n".join([*lines, r"\end{table}"]))
-    parts += [f"% left out: {_one_line(f'{each.run.name}: {each.kind}')}" for each in table.left_out]
+    parts += [f"% left out: {_one_line(f'{each.run.name}: {each.state}')}" for each in table.left_out]
     return "\n\n".join(parts) + "\n"
 
 

@@ -8,12 +8,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 from common.errors import UserError
-from common.study import attempt as attempts
+from common.study.attempt import attempt as local_attempt
 from common.study.definition import PlannedRun, Resources
 from common.study.runner import Lost
 
@@ -51,42 +51,34 @@ class RayEngine:
         else:
             _check_address(address)
             self._init(f"--address {address}: Ray could not connect", address=address)
-        self.slots = self._slots(resources)
+        asked = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": 1e9 * (resources.memory or 0)}
+        self.slots = self._room(asked)
         if self.slots == 0:
-            asked = f"{resources.gpus:g} GPUs, {resources.cpus:g} cores"
-            asked += f", {resources.memory:g} GB" if resources.memory else ""
             self.close()
+            memory = f", {resources.memory:g} GB" if resources.memory else ""
             raise UserError(
-                f"no node of the Ray cluster has what a run asks for ({asked}): lower resources.gpus, "
-                "resources.cpus or resources.memory"
+                f"no node of the Ray cluster has what a run asks for ({resources.gpus:g} GPUs, "
+                f"{resources.cpus:g} cores{memory}): lower resources.gpus, resources.cpus or resources.memory"
             )
-        options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": 0}
-        if resources.memory:
-            options["memory"] = int(resources.memory * 1e9)
-        self._task: Any = self._ray.remote(**options)(attempt)
+        options = {"num_cpus": asked["CPU"], "num_gpus": asked["GPU"], "memory": int(asked["memory"]) or None}
+        self._task: Any = self._ray.remote(**options, max_retries=0)(_task)
         self._environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
-        self._runs: dict[Any, PlannedRun] = {}
 
-    def start(self, run: PlannedRun) -> bool:
-        """Hand the run to Ray, which waits for room; always True."""
+    def attempt(self, run: PlannedRun, stopping: Event) -> int | None:
+        """`common.study.attempt.attempt` on the node that Ray chooses when there is room.
+
+        Raises:
+            Lost: the node or the worker is gone.
+            RuntimeError: something else befell the task.
+        """
         # Workers may stand in another folder.
-        sent = replace(run, folder=run.folder.absolute())
-        self._runs[self._task.remote(sent, self._environment)] = run
-        return True
-
-    def ended(self, timeout: float) -> list[tuple[PlannedRun, int | Exception]]:
-        """Attempts that ended, with their exit status, `Lost` or the error in the task."""
-        if not self._runs:
-            return []
-        done, _ = self._ray.wait(list(self._runs), num_returns=len(self._runs), timeout=timeout)
-        return [(self._runs.pop(reference), self._outcome(reference)) for reference in done]
-
-    def stop(self) -> None:
-        """Ask all attempts to save and stop, and wait for them."""
-        for reference in self._runs:
-            self._ray.cancel(reference)
-        # Longer than an attempt waits before it kills.
-        self._ray.wait(list(self._runs), num_returns=len(self._runs), timeout=attempts.PATIENCE + 10)
+        task = self._task.remote(replace(run, folder=run.folder.absolute()), self._environment)
+        while not self._ray.wait([task], timeout=1)[0]:
+            if stopping.is_set():
+                # Once, for it interrupts the attempt, which then waits until the run is saved.
+                self._ray.cancel(task)
+                self._ray.wait([task])
+        return self._outcome(task)
 
     def close(self) -> None:
         """Leave the cluster, or end the one started here."""
@@ -98,7 +90,7 @@ class RayEngine:
         except Exception as error:  # Ray raises bare ones, such as for a node that starts too slowly
             raise UserError(f"{failure} ({_first_line(error)})") from error
 
-    def _outcome(self, reference: Any) -> int | Exception:
+    def _outcome(self, task: Any) -> int | None:
         errors = self._ray.exceptions
         lost = (
             errors.NodeDiedError,
@@ -107,46 +99,28 @@ class RayEngine:
             errors.ObjectLostError,
         )
         try:
-            return self._ray.get(reference)
+            return self._ray.get(task)
         except lost as error:
-            return Lost(f"the node or worker was lost ({type(error).__name__})")
-        except errors.OutOfMemoryError:
-            return RuntimeError("Ray stopped it because the node's memory was full: raise resources.memory")
+            raise Lost(f"the node or worker was lost ({type(error).__name__})") from error
+        except errors.OutOfMemoryError as error:
+            raise RuntimeError(
+                "Ray stopped it because the node's memory was full: raise resources.memory"
+            ) from error
         except errors.RayTaskError as error:
-            return RuntimeError(f"its task failed ({_first_line(error.cause)})")
+            raise RuntimeError(f"its task failed ({_first_line(error.cause)})") from error
         except errors.RayError as error:
-            return RuntimeError(_first_line(error))
+            raise RuntimeError(_first_line(error)) from error
 
-    def _slots(self, resources: Resources) -> int:
+    def _room(self, asked: dict[str, float]) -> int:
         """How many runs the nodes have room for together."""
-        total = 0
-        for node in self._ray.nodes():
-            if node["Alive"]:
-                has = node["Resources"]
-                room = [has.get("CPU", 0) / resources.cpus]
-                if resources.gpus:
-                    room.append(has.get("GPU", 0) / resources.gpus)
-                if resources.memory:
-                    room.append(has.get("memory", 0) / (resources.memory * 1e9))
-                total += int(min(room))
-        return total
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return sum(
+            int(min(node.get(name, 0) / amount for name, amount in asked.items() if amount)) for node in nodes
+        )
 
 
-def attempt(run: PlannedRun, environment: dict[str, str]) -> int:
-    """The task: one attempt, after whoever else holds the run has ended; cancelling it stops the trainer."""
-    while True:
-        try:
-            going = attempts.Attempt(run, environment)
-            break
-        except attempts.Claimed:
-            # Most likely the trainer of a lost worker, which is saving.
-            time.sleep(1)
-    try:
-        while (status := going.poll(1)) is None:
-            pass
-        return status
-    finally:
-        going.stop()
+def _task(run: PlannedRun, environment: dict[str, str]) -> int | None:
+    return local_attempt(run, Event(), environment)
 
 
 def _check_address(address: str) -> None:

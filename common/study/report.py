@@ -16,7 +16,7 @@ from common.report.plots import Curves, Estimate, Intervals, Line, Plot, save, s
 from common.run.checkpoint import write_atomically
 from common.study import formats, statistics
 from common.study.definition import Study
-from common.study.folders import Reading, differences
+from common.study.folders import FoundRun, differences
 from common.study.results import Results
 from common.study.table import Block, Table, average_lead, lead
 
@@ -192,7 +192,7 @@ def _is_png(path: Path) -> bool:
         return file.read(len(_PNG)) == _PNG
 
 
-def _facts(reading: Reading) -> dict[str, str]:
+def _facts(reading: FoundRun) -> dict[str, str]:
     """What a run's settings and surroundings were, as longer texts by title."""
     if reading.config is None:
         return {}
@@ -200,7 +200,7 @@ def _facts(reading: Reading) -> dict[str, str]:
     return {"settings": "\n".join(_changes(reading)) or "as configs/ has them", "provenance": facts}
 
 
-def _changes(reading: Reading) -> list[str]:
+def _changes(reading: FoundRun) -> list[str]:
     """What a run was given on top of the packaged files for its agent, task and preset."""
     found = reading.config
     assert found is not None

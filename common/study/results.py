@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from common.config.shifts import COLOR_SHIFTS, ROBOT_TASKS, VIDEO_SHIFTS
 from common.errors import UserError
 from common.study.definition import Study, as_written
-from common.study.folders import Kind, Reading, differences, read
+from common.study.folders import FoundRun, State, differences, read
 
 SMG_MODELS = ("cartpole_", "cheetah_")
 """Tasks whose models SMG's released code has changed."""
@@ -17,20 +17,20 @@ class Results:
     """What the folders of all runs of a study say, and what to know when reading their numbers."""
 
     study: Study
-    readings: tuple[Reading, ...]
+    readings: tuple[FoundRun, ...]
     notes: tuple[str, ...] = ()
 
     @property
-    def done(self) -> list[Reading]:
+    def done(self) -> list[FoundRun]:
         """The finished runs: only these enter tables."""
-        return [reading for reading in self.readings if reading.kind is Kind.DONE]
+        return [reading for reading in self.readings if reading.state is State.DONE]
 
     @property
-    def left_out(self) -> list[Reading]:
+    def left_out(self) -> list[FoundRun]:
         """Runs that have begun and are not finished, or are damaged."""
-        return [reading for reading in self.readings if reading.kind not in (Kind.DONE, Kind.MISSING)]
+        return [reading for reading in self.readings if reading.state not in (State.DONE, State.MISSING)]
 
-    def of(self, task: str, column: str) -> list[Reading]:
+    def of(self, task: str, column: str) -> list[FoundRun]:
         """The finished runs of a cell, by seed."""
         return [found for found in self.done if found.run.task == task and found.run.column == column]
 
@@ -56,7 +56,7 @@ def collect(study: Study, mix: bool = False) -> Results:
     return Results(study, results.readings, (*_conditions_note(results), *notes, *_departures(results)))
 
 
-def conditions(reading: Reading, shifts: Iterable[str]) -> dict[str, str]:
+def conditions(reading: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
     """What must be the same in all runs of a table for their returns to be comparable."""
     config = reading.config
     assert config is not None

@@ -9,7 +9,7 @@ from common.config.shifts import ROBOT_TASKS
 from common.run.published import Score, printed
 from common.study import statistics
 from common.study.definition import Study
-from common.study.folders import Reading
+from common.study.folders import FoundRun
 from common.study.results import Results
 from common.study.statistics import Interval
 
@@ -99,7 +99,7 @@ class Table:
     study: Study
     blocks: tuple[Block, ...]
     notes: tuple[str, ...]
-    left_out: tuple[Reading, ...]
+    left_out: tuple[FoundRun, ...]
 
 
 def build(results: Results) -> Table:

@@ -1,9 +1,9 @@
-"""Starts a command that is asked to stop (SIGTERM) when the process that started it dies, however it dies.
+"""`smg`, asked to stop (SIGTERM) when the process that started it dies, however it dies.
 
-    python -m common.study.tether PARENT_PID COMMAND...
+    python -m common.study.tether PARENT_PID ARGUMENTS...
 
-A killed study must not leave a run behind that nobody watches. Linux does this; elsewhere the command just
-runs on until its own end.
+A killed study must not leave a run behind that nobody watches. Linux does this; elsewhere the run goes on to
+its end.
 """
 
 import ctypes
@@ -11,19 +11,16 @@ import os
 import signal
 import sys
 
+from common import cli
+
 _PR_SET_PDEATHSIG = 1
 
-
-def main(parent: int, command: list[str]) -> None:
-    """Become the command, tied to the parent's life."""
+if __name__ == "__main__":
+    parent, *arguments = sys.argv[1:]
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         # It may have died before it could be watched.
-        if os.getppid() != parent:
+        if os.getppid() != int(parent):
             sys.exit(75)
-    os.execv(command[0], command)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    sys.exit(cli.main(arguments))

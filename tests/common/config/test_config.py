@@ -106,7 +106,78 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
 def test_words_that_yaml_1_1_reads_as_booleans_stay_words() -> None:
     assert smoke("amp=off").amp == "off"
     assert smoke("wandb.group=no").wandb.group == "no"
-    assert smoke("run.name=7").run.name == "7"
+
+
+TEXTS = {  # what is typed: the name that is meant
+    "7": "7", "007": "007", "+5": "+5", "1_000": "1_000", "0x10": "0x10", "0o17": "0o17", "1e3": "1e3",
+    "7e9999": "7e9999", "1.50": "1.50", "1.": "1.", "on": "on", "yes": "yes", "true": "true", "True": "True",
+    "FALSE": "FALSE", "Null": "Null", "NULL": "NULL", "nulls": "nulls", "2024-01-01": "2024-01-01",
+    "12:30": "12:30", "a#b": "a#b", "a b": "a b", "é": "é", "'null'": "null", '"007"': "007",
+    "'a #b'": "a #b", "!!str 7": "7", "9" * 5000: "9" * 5000, "null": None, "~": None, "": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", TEXTS, ids=lambda text: text[:12])
+def test_a_key_of_text_has_the_text_that_was_written(written: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "text.yaml", f"run:\n  name: {written}\nwandb: {{group: {written}}}\n")
+    for config in (smoke(files=(file,)), smoke(f"run.name={written}", f"wandb.group={written}")):
+        assert (config.run.name, config.wandb.group) == (TEXTS[written], TEXTS[written])
+        write(tmp_path / "config.yaml", to_yaml(config))
+        assert load_run_config(tmp_path) == config
+
+
+def test_null_is_text_where_nothing_is_not_allowed(tmp_path: Path) -> None:
+    assert [smoke(f"wandb.project={text}").wandb.project for text in ("null", "~", "1e3")] == [
+        "null",
+        "~",
+        "1e3",
+    ]
+    assert "wandb.project: should be text, got None" in refusal("wandb.project=")
+    assert "wandb.project: should be text, got None" in refusal(
+        files=(write(tmp_path / "a.yaml", "wandb:\n  project:\n"),)
+    )
+
+
+def test_a_later_source_brings_its_own_text(tmp_path: Path) -> None:
+    first = write(tmp_path / "first.yaml", "run: {name: 007, dir: 1e3}\n")
+    second = write(tmp_path / "second.yaml", "run: {name: abc}\n")
+    assert (smoke(files=(first, second)).run.name, smoke(files=(second, first)).run.name) == ("abc", "007")
+    config = smoke("run.name=0x1", "run.name='010'", "run.dir=null", files=(first,))
+    assert (config.run.name, config.run.dir) == ("010", None)
+
+
+def test_numbers_and_truth_values_stay_what_they_are() -> None:
+    config = smoke("seed=007", "tf32=True", "channels_last=FALSE", "data.overlay_bank=1e2")
+    assert (config.seed, config.tf32, config.channels_last, config.data.overlay_bank) == (7, True, False, 100)
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("a #b", """YAML reads 'a' of 'a #b'; if all of it is meant, write '"a #b"'"""),
+        ("007 # agent", "YAML reads '007' of"),
+        ("#1", "YAML reads '' of '#1'"),
+        ("'a' #b", "of \"'a' #b\""),
+        ("--- a", "YAML reads 'a' of '--- a'"),
+        ("---", "YAML reads '' of '---'"),
+        ("a\nb", "YAML reads 'a b' of"),
+        ("&x a", "put quotes around text with &x"),
+        ("*x", "aliases (*name) are not supported"),
+        ("a: b", "should be text, got {'a': 'b'}, as YAML reads it; put quotes around text"),
+        ("- a", "should be text, got ['a'], as YAML reads it"),
+        ("[a]", "should be text, got ['a'], as YAML reads it"),
+        ("@a", "cannot start any token"),
+        ("!x a", "tag !x is not supported"),
+        (".5", "without path separators or a leading dot, got '.5'"),
+    ],
+)
+def test_what_yaml_would_change_is_said(typed: str, told: str) -> None:
+    message = refusal(f"run.name={typed}")
+    assert message.startswith("command line: run.name") and told in message
+
+
+def test_a_comment_on_the_command_line_is_said_for_every_key() -> None:
+    assert "train.steps: YAML reads '70' of '70 # few'" in refusal("train.steps=70 # few")
 
 
 def test_capacity_auto_holds_the_run_and_at_least_a_batch() -> None:
@@ -410,7 +481,7 @@ def test_a_run_folder_imports_no_code_unasked(module: str, tmp_path: Path) -> No
         ("smg=3", "smg: should be a mapping, got 3"),
         ("optim.actor.lr=fast", "optim.actor.lr: should be a number, got 'fast'"),
         ("optim.actor.lr=0", "optim.actor.lr: should be above 0, got 0"),
-        ("optim.actor.lr=1e999", "too large a number"),
+        ("optim.actor.lr=1e999", "optim.actor.lr: should be a number, got '1e999'"),
         ("optim.actor.beta1=1", "optim.actor.beta1: should be below 1, got 1"),
         ("tf32=yes", "tf32: should be true or false, got 'yes'"),
         ("channels_last=maybe", "channels_last: should be 'auto' or true or false, got 'maybe'"),
@@ -447,6 +518,7 @@ def test_a_run_folder_imports_no_code_unasked(module: str, tmp_path: Path) -> No
         ("preset=big", "command line: unknown preset 'big'; choose from laptop, paper, smoke"),
         ("preset=../default", "command line: unknown preset '../default'"),
         ("agent=[1]", "command line: agent: should be a name, got [1]"),
+        ("agent=007", "command line: unknown agent '007'"),
         ("seed", "command line: 'seed' is not of the form key.sub=value"),
         ("train..steps=1", "command line: 'train..steps=1' is not of the form key.sub=value"),
         ("seed=[1", "command line: seed, line 1: not valid YAML"),
@@ -510,7 +582,7 @@ def test_any_task_of_the_suite_runs_with_the_defaults() -> None:
         (b"a: " + b"[" * 3000, "nested too deeply"),
         (b"a: " + b"[" * 25 + b"]" * 25, "nested too deeply"),
         (b'a: "\\UFFFFFFFF"', "not valid YAML"),
-        (b"a: " + b"9" * 5000, "number too long"),
+        (b"seed: " + b"9" * 5000, "seed: should be an integer, got '999"),
         (b"# " + b"x" * 300_000, "larger than 256 KiB"),
         (b"--- 1\n--- 2\n", "another document"),
         (b"[a]: 1\n", "a key must be a name"),

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from common.config.loading import CONFIGS
+from common.config.schema import Config
 from common.errors import UserError
-from common.study.definition import as_written, load_study
+from common.study.definition import Study, as_written, load_study
+from common.study.folders import differences
 from tests.common.study.written_runs import STUDY, study
 
 PACKAGED = sorted((CONFIGS / "studies").glob("*.yaml"))
@@ -104,6 +106,64 @@ def test_a_file_with_a_name_twice_is_a_mistake_also_under_a_selection(tmp_path: 
     assert "sac is listed twice" in error(tmp_path, text, "agents=[sac]")
 
 
+MORE = """
+more:
+  - {tasks: [walker_walk], agents: [smg, sac], seeds: [2, 0]}
+  - tasks: {cheetah_run: {train: {batch: 5}}}
+    agents: {smg: , wide: {agent: smg, smg: {rho: 0.2}}}
+    seeds: 1
+"""
+
+
+def names(planned: Study) -> list[str]:
+    return [run.name for run in planned.runs]
+
+
+def test_runs_beyond_the_grid_come_after_it_and_none_comes_twice(tmp_path: Path) -> None:
+    planned = study(tmp_path, text=STUDY + MORE)
+    assert names(planned)[:12] == names(study(tmp_path))
+    assert names(planned)[12:] == [
+        "walker_walk/smg/seed2",
+        "walker_walk/sac/seed2",
+        "cheetah_run/smg/seed1",
+        "cheetah_run/wide/seed1",
+    ]
+    assert planned.tasks == ("walker_walk", "finger_spin", "cheetah_run")
+    assert planned.columns == ("sac", "drq", "smg", "wide")
+    assert planned.subject == "smg"
+    assert planned.seeds_of("walker_walk", "smg") == (0, 1, 2)
+    assert planned.seeds_of("cheetah_run", "drq") == ()
+    batches = {run.task: run.config.train.batch for run in planned.runs}
+    assert batches == {"walker_walk": 8, "finger_spin": 8, "cheetah_run": 5}
+    assert planned.runs[-1].config.settings.rho == 0.2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kept"),
+    [
+        (["tasks=[walker_walk]", "agents=[smg]"], [f"walker_walk/smg/seed{seed}" for seed in (0, 1, 2)]),
+        (["seeds=[2]", "agents=[sac]", "tasks=[walker_walk]"], ["walker_walk/sac/seed2"]),
+        (["tasks=[cheetah_run]", "agents=[wide]"], [f"cheetah_run/wide/seed{seed}" for seed in (0, 1)]),
+        (["more=[]", "agents=[sac]", "seeds=[0]"], ["walker_walk/sac/seed0", "finger_spin/sac/seed0"]),
+    ],
+)
+def test_a_selection_also_selects_among_the_runs_beyond_the_grid(
+    tmp_path: Path, overrides: list[str], kept: list[str]
+) -> None:
+    assert names(study(tmp_path, *overrides, text=STUDY + MORE)) == kept
+
+
+def test_what_stands_beyond_the_grid_keeps_its_settings_and_can_be_given_others(tmp_path: Path) -> None:
+    overrides = ["tasks=[cheetah_run]", "agents=[wide]", "agents.wide.smg.rho=0.3"]
+    planned = study(tmp_path, *overrides, text=STUDY + MORE)
+    assert {(run.config.train.batch, run.config.settings.rho) for run in planned.runs} == {(5, 0.3)}
+    changed = study(tmp_path, "tasks.cheetah_run.train.batch=6", text=STUDY + MORE)
+    assert changed.tasks == ("walker_walk", "finger_spin", "cheetah_run")
+    assert names(changed) == names(study(tmp_path, text=STUDY + MORE))
+    assert {run.config.train.batch for run in changed.runs if run.task == "cheetah_run"} == {6}
+    assert as_written(changed)["cheetah_run", "wide"].train.batch == 5
+
+
 def test_an_ablation_file_is_a_column(tmp_path: Path) -> None:
     text = STUDY.replace(
         "[sac, drq, smg]", "{bare: {agent: smg, config: configs/ablations/smg_no_background.yaml}}"
@@ -123,12 +183,58 @@ def test_values_survive_the_command_line(tmp_path: Path) -> None:
     assert 'augmentation={"name": "ColorJiggle", "brightness": 0.5}' in run.arguments
 
 
+def test_names_are_what_was_written_in_files_and_on_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "names.yaml"
+    file.write_text("""
+    {shifts: [train], seeds: [0], preset: smoke, tasks: [walker_walk], folder: 007,
+     settings: {wandb: {group: 1e3}},
+     agents: {010: {agent: sac, wandb: {name: 0x1}}, 1e2: {agent: drq}}}
+    """)
+    planned = load_study(file)
+    assert (planned.folder, planned.columns) == (Path("007"), ("010", "1e2"))
+    assert [run.folder.parent.name for run in planned.runs] == ["010", "1e2"]
+    assert [(run.config.wandb.group, run.config.wandb.name) for run in planned.runs] == [
+        ("1e3", "0x1"),
+        ("1e3", None),
+    ]
+    assert "wandb.group=1e3" in planned.runs[0].arguments
+    typed = load_study(file, ["agents=010", "folder=1_0", "agents.010.wandb.entity=007", "wandb.name=1.50"])
+    assert (typed.folder, typed.columns) == (Path("1_0"), ("010",))
+    assert (typed.runs[0].config.wandb.entity, typed.runs[0].config.wandb.name) == ("007", "1.50")
+    assert [run.column for run in load_study(file, ["agents=[1e2]"]).runs] == ["1e2"]
+
+
 @pytest.mark.parametrize("file", PACKAGED, ids=lambda path: path.stem)
 def test_packaged_studies_are_valid(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     found = load_study(file.stem)
     assert len({run.folder for run in found.runs}) == len(found.runs)
     assert found.runs == tuple(run for run in found.runs if not run.folder.is_absolute())
+
+
+def test_packaged_studies_that_share_a_run_agree_on_it() -> None:
+    found: dict[Path, list[Config]] = {}
+    for file in PACKAGED:
+        for run in load_study(file.stem).runs:
+            found.setdefault(run.folder, []).append(run.config)
+    shared = {folder for folder, configs in found.items() if len(configs) > 1}
+    assert Path("studies/laptop_video_hard/walker_stand-smg-seed0") in shared
+    assert Path("studies/smg_video_hard_dmcgb/cheetah_run/smg/seed3") in shared
+    for folder in shared:
+        assert all(list(differences(found[folder][0], other)) == [] for other in found[folder]), folder
+
+
+def test_smgs_main_table_in_small() -> None:
+    found = load_study("laptop_video_hard")
+    seeds = {task: {column: found.seeds_of(task, column) for column in found.columns} for task in found.tasks}
+    agents = ("sac", "drq", "soda", "svea", "srm", "sgqn", "smg")
+    assert seeds["walker_walk"] == dict.fromkeys(agents, (0, 1))
+    assert seeds["walker_stand"] == seeds["walker_walk"] | dict.fromkeys(
+        ("drq", "svea", "sgqn", "smg"), (0, 1, 2)
+    )
+    assert {column for column in agents if seeds["finger_spin"][column] == (0,)} == {"drq", "sgqn", "smg"}
+    assert len(found.runs) == 14 + 14 + 4 + 3
+    assert {(run.config.eval.episodes, run.config.eval.clips) for run in found.runs} == {(10, (25, 49))}
 
 
 @pytest.mark.parametrize(
@@ -175,6 +281,18 @@ def test_action_repeats_of_sgqns_tables() -> None:
         (("[sac, drq, smg]", "{../sac: {agent: sac}}"), ["'../sac' is no folder name"]),
         (("[sac, drq, smg]", "{sac: 3}"), ["agents.sac"]),
         (("[sac, drq, smg]", "[{sac: 3}, {sac: 3}]"), ["agents"]),
+        (
+            ("seeds: [0, 1]", "seeds: [0, 1]\nmore: [{tasks: [a], agent: [b], seeds: 0}]"),
+            ["unknown key 'more.0.agent'", "agents"],
+        ),
+        (("seeds: [0, 1]", "seeds: [0, 1]\nmore: [{tasks: [a], seeds: 0}]"), ["more.0.agents: missing"]),
+        (
+            (
+                "seeds: [0, 1]",
+                "seeds: 1\nmore: [{tasks: {walker_walk: {shift: 1}}, agents: a, seeds: 0}]",
+            ),
+            ["more: give walker_walk its settings where it is named first"],
+        ),
         (("preset: smoke", "preset: smoke\nsubject: smgg"), ["subject", "did you mean 'smg'?"]),
         (("[sac, drq, smg]", "{sac: {run: {dir: here}}}"), ["run.dir is not a setting"]),
         (

@@ -9,7 +9,7 @@ import pytest
 
 from common.config.loading import load
 from common.study.definition import PlannedRun
-from common.study.folders import Kind, differences, is_held, progress, read
+from common.study.folders import State, differences, is_held, progress, read
 from tests.common.study.written_runs import evaluations, study, write_lines, write_run
 
 
@@ -21,7 +21,7 @@ def run(tmp_path: Path) -> PlannedRun:
 def test_a_complete_final_evaluation_makes_a_run_done(run: PlannedRun) -> None:
     write_run(run, {"video_hard": [7.5], "train": [9.0]})
     reading = read(run)
-    assert (reading.kind, reading.step, reading.seconds) == (Kind.DONE, 60, 30)
+    assert (reading.state, reading.step, reading.seconds) == (State.DONE, 60, 30)
     assert reading.final_returns("video_hard") == (7.5,)
     assert reading.evaluations("train") == [(30, 9.0), (60, 9.0)]
 
@@ -34,16 +34,16 @@ def test_only_the_last_evaluation_counts(run: PlannedRun) -> None:
 
 
 def test_no_folder_is_missing_and_a_folder_without_a_configuration_too(run: PlannedRun) -> None:
-    assert read(run).kind is Kind.MISSING
+    assert read(run).state is State.MISSING
     run.folder.mkdir(parents=True)
     (run.folder / "train.log").write_text("starting\n")
-    assert read(run).kind is Kind.MISSING
+    assert read(run).state is State.MISSING
 
 
 def test_a_run_stopped_early_is_unfinished(run: PlannedRun) -> None:
     write_run(run, steps=[30])
     reading = read(run)
-    assert (reading.kind, reading.detail) == (Kind.UNFINISHED, "last evaluated at step 30 of 60")
+    assert (reading.state, reading.detail) == (State.UNFINISHED, "last evaluated at step 30 of 60")
 
 
 def test_a_half_written_last_line_is_an_episode_that_is_not_there(run: PlannedRun) -> None:
@@ -51,7 +51,7 @@ def test_a_half_written_last_line_is_an_episode_that_is_not_there(run: PlannedRu
     content = (run.folder / "eval.jsonl").read_bytes()
     (run.folder / "eval.jsonl").write_bytes(content[:-20])
     reading = read(run)
-    assert reading.kind is Kind.UNFINISHED
+    assert reading.state is State.UNFINISHED
     assert reading.detail == "final evaluation has 0 of 1 episodes under video_hard"
 
 
@@ -60,22 +60,31 @@ def test_an_evaluated_run_whose_last_weights_were_not_saved_is_unfinished(run: P
     (run.folder / "checkpoint").mkdir()
     manifest = {"step": 30, "state": "state-30.pt", "sha256": "0" * 64, "replay": None}
     (run.folder / "checkpoint/latest.json").write_text(json.dumps(manifest))
-    assert read(run).kind is Kind.UNFINISHED
+    assert read(run).state is State.UNFINISHED
     (run.folder / "checkpoint/latest.json").write_text(json.dumps(manifest | {"step": 60}))
-    assert read(run).kind is Kind.DONE
+    assert read(run).state is State.DONE
 
 
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda folder: (folder / "eval.jsonl").write_text("{}\n"), "eval.jsonl, line 1: not an evaluation"),
+        (
+            lambda folder: (folder / "eval.jsonl").write_text("{}\n"),
+            "eval.jsonl: line 1 has no proper 'step'",
+        ),
         (lambda folder: (folder / "eval.jsonl").write_text("[1]\n"), "eval.jsonl: line 1 is not"),
         (lambda folder: (folder / "eval.jsonl").write_bytes(b"\xff\xfe\n"), "eval.jsonl: line 1 is not"),
-        (lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', '"return": NaN'), "finite return"),
-        (lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', '"return": "1"'), "finite return"),
+        (
+            lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', '"return": NaN'),
+            "line 1: its return is not finite",
+        ),
+        (
+            lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', '"return": "1"'),
+            "line 1 has no proper 'return'",
+        ),
         (
             lambda folder: _replace(folder / "eval.jsonl", '"return": 1.0', f'"return": {10**400}'),
-            "finite return",
+            "line 1: its return is not finite",
         ),
         (lambda folder: _replace(folder / "eval.jsonl", '"seed": 42', '"seed": 43'), "seed 43, not 42"),
         (
@@ -100,7 +109,7 @@ def test_damage_is_told_and_never_averaged(
     write_run(run)
     damage(run.folder)
     reading = read(run)
-    assert reading.kind is Kind.CORRUPT
+    assert reading.state is State.CORRUPT
     assert told in reading.detail
     assert reading.episodes == ()
 
@@ -110,16 +119,16 @@ def test_a_failed_attempt_shows_its_last_words(run: PlannedRun) -> None:
     (run.folder / "attempts.jsonl").write_text('{"status": 0}\n{"status": 2}\n')
     (run.folder / "train.log").write_text("50%|\r60%|\nsmg: the GPU's memory is full\n")
     reading = read(run)
-    assert reading.kind is Kind.FAILED
+    assert reading.state is State.FAILED
     assert reading.detail == "exit status 2: smg: the GPU's memory is full (step 30 of 60)"
     (run.folder / "attempts.jsonl").write_text('{"status": -9}\n')
     assert read(run).detail.startswith("killed by SIGKILL")
     # A damaged record of attempts says nothing of the run.
     (run.folder / "attempts.jsonl").write_text('nonsense\n{"status": 2}\n')
-    assert read(run).kind is Kind.UNFINISHED
+    assert read(run).state is State.UNFINISHED
     # A scheduler's stop is no failure.
     (run.folder / "attempts.jsonl").write_text('{"status": 75}\n')
-    assert read(run).kind is Kind.UNFINISHED
+    assert read(run).state is State.UNFINISHED
 
 
 @pytest.mark.parametrize("name", [".claim", ".lock"])
@@ -128,23 +137,23 @@ def test_a_locked_folder_is_running(run: PlannedRun, name: str) -> None:
     with (run.folder / name).open("w") as lock:
         assert not is_held(run.folder)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert read(run).kind is Kind.RUNNING
-        assert read(run, claimed=True).kind is Kind.UNFINISHED
+        assert read(run).state is State.RUNNING
+        assert read(run, claimed=True).state is State.UNFINISHED
 
 
-def test_progress_is_read_from_the_end_of_the_metrics(run: PlannedRun) -> None:
+def test_progress_is_that_of_the_newest_line_with_seconds(run: PlannedRun) -> None:
     assert progress(run.folder) == (0, None)
     write_run(run)
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 64, "episode/return": 3}\n{"step": 7')
-    assert progress(run.folder) == (64, 30)
+    assert progress(run.folder) == (60, 30)
 
 
 def test_metrics_that_cannot_be_parsed_are_no_progress(run: PlannedRun) -> None:
     write_run(run)
     (run.folder / "metrics.jsonl").write_text('{"step": 7, "seconds": 3}\n' + "[" * 10_000 + "\n")
     assert progress(run.folder) == (7, 3)
-    assert read(run).kind is Kind.DONE
+    assert read(run).state is State.DONE
 
 
 def test_differences_are_those_that_change_a_result() -> None:

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from common import cli
-from common.study.folders import Kind, read
+from common.study import ray_engine
+from common.study.folders import State, read
 from tests.common.study import real_runs
 from tests.common.study.real_runs import assert_finished_once, attempts, log, meet_half_way, returns, studying
 from tests.common.study.written_runs import study
 
 pytest.importorskip("ray", reason="Ray is an extra: pip install 'smg-sgqn[cluster]'")
 # Ray's own are not ours to mend.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 # A killed node is taken for dead after three seconds; one that is merely slow has as long as ever.
 HEALTH = {
@@ -62,7 +63,7 @@ def test_a_stopped_study_saves_on_all_nodes_and_goes_on_without_one_of_them(
         assert "stopped by SIGTERM and saved; the same command goes on from there" in process.printed()
     assert attempts(sac) == [75]
     assert "stopped by SIGTERM and saved" in log(sac)
-    assert read(sac).kind is Kind.UNFINISHED
+    assert read(sac).state is State.UNFINISHED
     assert not (planned.folder / "small.md").exists()
 
     with studying(*command) as process:
@@ -101,7 +102,10 @@ def test_an_address_where_no_ray_listens(tmp_path: Path, capfd: pytest.CaptureFi
     assert line.startswith(f"smg: --address {address}: no Ray cluster answers there (")
 
 
-def test_an_address_where_something_else_listens(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_address_where_something_else_listens(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "PATIENCE", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         line = refusal(tmp_path, capfd, "--address", address)

@@ -3,17 +3,24 @@
 import csv
 import os
 import sys
-import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP, SIGTERM
+from threading import Barrier, Event
 
 import pytest
+import torch
 
 from common import cli
 from common.errors import UserError
-from common.study.attempt import Attempt
-from common.study.folders import Kind, read
+from common.run.signals import Interruption, Signals
+from common.study.attempt import attempt
+from common.study.command import share_of_threads
+from common.study.definition import PlannedRun
+from common.study.folders import State, read
+from common.study.runner import LOSSES, Lost, run_all
 from tests.common.study import real_runs
 from tests.common.study.real_runs import (
     assert_finished_once,
@@ -28,73 +35,178 @@ from tests.common.study.real_runs import (
 from tests.common.study.written_runs import study, write_run
 
 
-def test_two_shards_killed_and_stopped_half_way_do_every_run_once(
+def bring(
+    runs: Sequence[PlannedRun],
+    outcomes: Callable[[PlannedRun, Event], int | None],
+    retries: int = 2,
+    workers: int = 1,
+) -> list[str]:
+    """Names of the runs that `run_all` gives up, with attempts that train nothing."""
+    found = [read(run) for run in runs]
+    with Signals() as signals:
+        given_up = run_all(found, outcomes, workers, lambda _: "", retries, signals)
+    return [run.name for run in given_up]
+
+
+class Scripted:
+    """Attempts that end as they are told to, one after the other, and at last with a finished run."""
+
+    def __init__(self, outcomes: dict[str, Sequence[int | Exception | None]]) -> None:
+        self._outcomes = {name: list(each) for name, each in outcomes.items()}
+        self.order: list[str] = []
+
+    def __call__(self, run: PlannedRun, stopping: Event) -> int | None:
+        self.order.append(run.column)
+        if not self._outcomes.get(run.column):
+            write_run(run)
+            return 0
+        outcome = self._outcomes[run.column].pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Sequence[PlannedRun]:
+    """SAC, DrQ and SMG on one task."""
+    return study(tmp_path, "tasks=[walker_walk]", "seeds=[0]").runs
+
+
+def test_failures_are_counted_for_each_run_while_the_others_go_on(
+    runs: Sequence[PlannedRun], capfd: pytest.CaptureFixture[str]
+) -> None:
+    attempts = Scripted({"sac": [2, RuntimeError("no room"), -9], "drq": [2, 1]})
+    assert bring(runs, attempts) == ["walker_walk/sac/seed0"]
+    assert attempts.order[:3] == ["sac", "drq", "smg"]
+    assert Counter(attempts.order) == {"sac": 3, "drq": 3, "smg": 1}
+    said = capfd.readouterr().err
+    assert said.count("; tried again") == 4
+    assert "walker_walk/sac/seed0: no room; tried again" in said
+    assert said.count(f"given up, see {runs[0].folder / 'train.log'}") == 1
+
+
+def test_a_stop_a_lost_machine_and_another_process_are_no_failures(
+    runs: Sequence[PlannedRun], capfd: pytest.CaptureFixture[str]
+) -> None:
+    attempts = Scripted({"sac": [75, -SIGTERM, 130, Lost("the node was lost")], "drq": [None]})
+    assert bring(runs, attempts, retries=0) == []
+    said = capfd.readouterr().err
+    assert said.count("walker_walk/sac/seed0: stopped by a signal at step 0; it goes on") == 3
+    assert "walker_walk/sac/seed0: the node was lost; it goes on" in said
+    assert attempts.order.count("drq") == 2 and said.count("walker_walk/drq/seed0: done") == 1
+
+
+def test_a_run_that_is_always_stopped_is_given_up(runs: Sequence[PlannedRun]) -> None:
+    attempts = Scripted({"sac": [75] * (LOSSES + 1)})
+    assert bring(runs[:1], attempts) == ["walker_walk/sac/seed0"]
+    assert len(attempts.order) == LOSSES + 1
+
+
+@pytest.mark.parametrize("outcome", [3, UserError("the folder cannot be written")])
+def test_what_no_run_can_do_without_ends_the_study(
+    runs: Sequence[PlannedRun], outcome: int | Exception
+) -> None:
+    attempts = Scripted({"sac": [outcome]})
+    with pytest.raises(UserError):
+        bring(runs, attempts, retries=5)
+    assert "sac" not in attempts.order[1:]
+
+
+def test_a_signal_stops_all_attempts_and_the_study_waits_for_them(runs: Sequence[PlannedRun]) -> None:
+    saved, both = [], Barrier(2)
+
+    def until_stopped(run: PlannedRun, stopping: Event) -> int:
+        if both.wait(60) == 0:
+            os.kill(os.getpid(), SIGTERM)
+        stopping.wait(60)
+        saved.append(run.column)
+        return 75
+
+    with pytest.raises(Interruption) as stop:
+        bring(runs, until_stopped, workers=2)
+    assert stop.value.status == 75
+    assert sorted(saved) == ["drq", "sac"]
+
+
+def test_a_study_that_is_done_starts_nothing_and_prints_its_table(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    planned = study(tmp_path, text=real_runs.STUDY)
-    sac, drq = planned.runs
-    file, folder = tmp_path / "small.yaml", f"folder={planned.folder}"
-
-    with ExitStack() as thaw:
-        with studying(file, folder, "--shard", "0/2") as one, studying(file, folder, "--shard", "1/2") as two:
-            trainer = meet_half_way(sac)
-            # The trainer is asked to stop when its study dies, but cannot before it is let go on.
-            os.kill(trainer, SIGSTOP)
-            thaw.callback(os.kill, trainer, SIGCONT)
-            one.kill()
-            meet_half_way(drq)
-            two.signal(SIGTERM)
-            assert two.wait() == 75
-            assert "stopped by SIGTERM and saved; the same command goes on from there" in two.printed()
-        assert read(sac).kind is Kind.RUNNING
-        assert read(drq).kind is Kind.UNFINISHED
-        assert attempts(drq) == [75]
-        assert "stopped by SIGTERM and saved" in log(drq)
-        assert not list(planned.folder.glob("small.*"))
-
-        begun = log(sac)
-        again = ("--retries", "0")
-        with (
-            studying(file, folder, "--shard", "0/2", *again) as one,
-            studying(file, folder, "--shard", "1/2", *again) as two,
-        ):
-            until(lambda: "0 of 1 runs are done" in one.printed(), "the study's first look")
-            time.sleep(2)  # two rounds of its loop
-            assert one.running()
-            assert at_work(sac)
-            assert log(sac) == begun
-            thaw.close()
-            until(lambda: f"{sac.name}: resumed" in one.printed(), "resuming the run")
-            assert "stopped by SIGTERM and saved" in log(sac)
-            # A trainer that is stopped by others goes on, which is no retry.
-            until(lambda: log(sac).count(f"{sac.folder}: sac on") == 2, "the resumed run's start")
-            os.kill(meet_half_way(sac), SIGTERM)
-            assert one.wait() == 0
-            assert two.wait() == 0
-            assert f"{sac.name}: stopped by a signal at step " in one.printed()
-    # The kill left no record; what was asked to stop later did.
-    assert attempts(sac) == [75, 0]
-    assert attempts(drq) == [75, 0]
+    planned = study(tmp_path)
     for run in planned.runs:
-        assert_finished_once(run)
-
-    assert cli.main(["study", "run", str(file), folder]) == 0
+        write_run(run)
+    assert cli.main(["study", "run", str(tmp_path / "small.yaml"), f"folder={planned.folder}"]) == 0
     printed = capfd.readouterr()
-    assert "2 runs: 2 done; estimate: 0.0 hours" in printed.err
-    assert "2 of 2 runs are done" in printed.err
-    assert [attempts(run) for run in planned.runs] == [[75, 0], [75, 0]]
-    cells = {
-        row["agent"]: float(row["mean"])
-        for row in csv.DictReader((planned.folder / "small.csv").read_text().splitlines())
-        if row["task"]
-    }
-    assert cells == {run.column: pytest.approx(returns(run)[0]) for run in planned.runs}
+    assert "12 runs: 12 done; estimate: 0.0 hours" in printed.err
+    assert not list(planned.folder.glob("**/train.log"))
     assert (planned.folder / "small.md").read_text().strip() in printed.out
     assert r"\bottomrule" in (planned.folder / "small.tex").read_text()
     assert all(run.name in (planned.folder / "small.html").read_text() for run in planned.runs)
 
 
-def test_failing_and_damaged_runs_are_given_up_while_others_finish(
+def test_several_runs_at_a_time_share_the_threads_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert share_of_threads(2) == {}
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert share_of_threads(1) == {}
+    assert [share_of_threads(jobs)["OMP_NUM_THREADS"] for jobs in (2, 3, 8)] == ["3", "2", "1"]
+
+
+@pytest.mark.parametrize("arguments", [("--jobs", "0"), ("--jobs", "2", "--engine", "ray")])
+def test_jobs_that_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    study(tmp_path)
+    assert cli.main(["study", "run", str(tmp_path / "small.yaml"), *arguments]) == 2
+    assert "should be at least 1, and goes with --engine local" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_study_killed_stopped_and_started_again_does_every_run_once(tmp_path: Path) -> None:
+    planned = study(tmp_path, text=real_runs.STUDY)
+    sac, drq = planned.runs
+    command = (tmp_path / "small.yaml", f"folder={planned.folder}", "--retries", "0")
+
+    with ExitStack() as thaw:
+        with studying(*command, "--jobs", "2") as killed:
+            meet_half_way(drq)
+            # Both trainers are asked to stop when their study dies; this one cannot before it is let go on.
+            frozen = meet_half_way(sac)
+            os.kill(frozen, SIGSTOP)
+            thaw.callback(os.kill, frozen, SIGCONT)
+            killed.kill()
+        until(lambda: not at_work(drq), "the orphan's end")
+        assert "stopped by SIGTERM and saved" in log(drq)
+        assert [read(run).state for run in planned.runs] == [State.RUNNING, State.UNFINISHED]
+        assert attempts(sac) == attempts(drq) == []
+        begun = log(sac)
+
+        with studying(*command) as stopped:
+            until(lambda: f"{drq.name}: resumed" in stopped.printed(), "resuming the run that is free")
+            stopped.signal(SIGTERM)
+            assert stopped.wait() == 75
+            assert "stopped by SIGTERM and saved; the same command goes on from there" in stopped.printed()
+        assert attempts(drq) in ([75], [-SIGTERM])
+        assert not list(planned.folder.glob("small.*"))
+
+        with studying(*command) as last:
+            until(lambda: f"{drq.name}: done" in last.printed(), "the end of the run that is free")
+            assert last.running() and at_work(sac) and log(sac) == begun
+            thaw.close()
+            assert last.wait() == 0
+            assert f"{sac.name}: resumed" in last.printed()
+    assert "stopped by SIGTERM and saved" in log(sac)
+    assert attempts(sac) == [0]
+    for run in planned.runs:
+        assert_finished_once(run)
+    rows = csv.DictReader((planned.folder / "small.csv").read_text().splitlines())
+    assert {row["agent"]: float(row["mean"]) for row in rows if row["task"]} == {
+        run.column: pytest.approx(returns(run)[0]) for run in planned.runs
+    }
+
+
+@pytest.mark.slow
+def test_failing_and_damaged_runs_are_told_with_the_table_of_the_others(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     agents = "{diverging: {agent: sac, optim.critic.lr: 1.0e+30}, damaged: {agent: sac}, drq: {}}"
@@ -103,28 +215,30 @@ def test_failing_and_damaged_runs_are_given_up_while_others_finish(
     diverging, damaged, drq = planned.runs
     write_run(damaged)
     (damaged.folder / "eval.jsonl").write_text("nonsense\n")
+    write_run(drq, {"train": [5.0]}, steps=[real_runs.STEPS])
     arguments = [str(tmp_path / "small.yaml"), f"folder={planned.folder}", "train.burst_updates=1"]
 
-    assert cli.main(["study", "run", *arguments, "--retries", "1"]) == 1
+    assert cli.main(["study", "run", *arguments, "--retries", "0"]) == 1
     printed = capfd.readouterr()
-    assert printed.err.count(f"{diverging.name}: exit status 2: smg: at step") == 2
-    assert printed.err.count("; tried again") == 1
+    told = f"{diverging.name}: exit status 2: smg: at step"
+    assert printed.err.count(told) == 1
     assert f"given up, see {diverging.folder / 'train.log'}" in printed.err
     assert f"{damaged.folder}: left alone, it is damaged" in printed.err
-    assert attempts(diverging) == [2, 2]
-    assert attempts(damaged) == []
-    assert_finished_once(drq)
+    assert attempts(diverging) == [2]
+    assert attempts(damaged) == attempts(drq) == []
     assert f"- {diverging.name}: failed (exit status 2: smg: at step" in printed.out
     assert f"- {damaged.name}: corrupt (" in printed.out
+    assert "| walker_walk | ours | missing | missing | 5 |" in printed.out
 
 
 def test_a_trainer_stopped_before_it_began_has_not_failed(tmp_path: Path) -> None:
     [run, *_] = study(tmp_path, text=real_runs.STUDY).runs
-    attempt = Attempt(run)
-    attempt.stop()
-    assert attempt.poll(0) in (75, -SIGTERM)
-    assert attempts(run) == [attempt.poll(0)]
-    assert read(run).kind is Kind.MISSING
+    stopping = Event()
+    stopping.set()
+    status = attempt(run, stopping, {})
+    assert status in (75, -SIGTERM)
+    assert attempts(run) == [status]
+    assert read(run).state is State.MISSING
 
 
 def test_runs_with_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

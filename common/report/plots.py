@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -54,24 +54,6 @@ LONGEST = 28
 """Characters of a name on a plot; it is cut there."""
 
 
-class Plot(Protocol):
-    """What can be drawn into axes."""
-
-    @property
-    def title(self) -> str:
-        """Stands above it, and is its text alternative."""
-        ...
-
-    @property
-    def height(self) -> float:
-        """Inches, at a width of `WIDTH`."""
-        ...
-
-    def draw(self, axes: Axes) -> dict[str, Artist]:
-        """Draw, and return what a legend has to name, by name."""
-        ...
-
-
 @dataclass(frozen=True)
 class Line:
     """A curve, perhaps with an interval around it.
@@ -103,7 +85,7 @@ class Curves:
     height = HEIGHT
 
     def draw(self, axes: Axes) -> dict[str, Artist]:
-        """The lines, for a legend."""
+        """Draw, and return what a legend has to name, by name: the lines."""
         drawn: dict[str, Artist] = {}
         for line in self.lines:
             colour, dashes, group = _look(line.index)
@@ -150,7 +132,7 @@ class Intervals:
         return 0.8 + 0.24 * len(self.estimates)
 
     def draw(self, axes: Axes) -> dict[str, Artist]:
-        """Nothing for a legend: names stand beside the estimates."""
+        """Draw; a legend has nothing to name, because names stand beside the estimates."""
         for row, estimate in enumerate(self.estimates):
             colour, _, group = _look(estimate.index)
             if estimate.interval is not None:
@@ -183,10 +165,14 @@ class Picture:
         return WIDTH * self.pixels.shape[0] / self.pixels.shape[1]
 
     def draw(self, axes: Axes) -> dict[str, Artist]:
-        """Nothing for a legend."""
+        """Draw; a legend has nothing to name."""
         axes.imshow(self.pixels, interpolation="none")
         axes.set_axis_off()
         return {}
+
+
+Plot = Curves | Intervals | Picture
+"""What has a title, a height in inches at a width of `WIDTH`, and can be drawn into axes."""
 
 
 def svg(plot: Plot) -> Markup:

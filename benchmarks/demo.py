@@ -73,7 +73,7 @@ def table(results: Results) -> str:
         means = {
             shift: statistics.fmean(map(statistics.fmean, by_seed)) for shift, by_seed in returns.items()
         }
-        cells = [f"{means[shift]:.0f} ± {deviation(returns[shift]):.0f}" for shift in SHIFTS]
+        cells = [f"{means[shift]:.0f}{spread_text(returns[shift])}" for shift in SHIFTS]
         share = f"{means['video_hard'] / means['train']:.2f}"
         lines.append(f"{name:<8}" + "".join(f"{cell:>16}" for cell in cells) + f"{share:>10}{wall:>11}")
     config = settings(results.done[0])
@@ -87,10 +87,10 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def deviation(by_seed: list[tuple[float, ...]]) -> float:
-    """Standard deviation over seeds' means; with one seed over its episodes."""
+def spread_text(by_seed: list[tuple[float, ...]]) -> str:
+    """± the standard deviation over seeds' means, of one seed over its episodes; empty for one value."""
     values = [statistics.fmean(returns) for returns in by_seed] if len(by_seed) > 1 else by_seed[0]
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+    return f" ± {statistics.stdev(values):.0f}" if len(values) > 1 else ""
 
 
 def random_returns(config: Config) -> dict[str, list[tuple[float, ...]]]:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from common.config.messages import Key, Origins, dotted, explained, keys_of, source_of, unknown
 from common.config.registry import agent_class
 from common.config.schema import Config, trunk_resolution
-from common.config.shifts import expand, shifts_of
+from common.config.shifts import ROBOT_CAMERAS, ROBOT_TASKS, expand, shifts_of, usual_camera
 from common.errors import UserError, did_you_mean
 
 
@@ -56,13 +56,15 @@ def _check_losses(values: dict[str, Any], agent_type: type[Any], origins: Origin
 
 
 def _resolve(values: dict[str, Any]) -> None:
-    """Replace what stands for values that follow from others: groups of shifts, a capacity of `auto`."""
+    """Replace what stands for values that follow from others: groups of shifts, `auto`, the usual camera."""
     try:
         shifts, capacity = values["eval"]["shifts"], values["replay"]["capacity"]
         names = [shifts] if isinstance(shifts, str) else shifts
         values["eval"]["shifts"] = list(expand(names, values["task"]))
         if capacity == "auto":
             values["replay"]["capacity"] = max(values["train"]["steps"], values["train"]["batch"])
+        if values["env"]["camera"] is None:
+            values["env"]["camera"] = usual_camera(values["task"])
     except (KeyError, TypeError):
         return  # something is missing or of a wrong type, which the validation reports
 
@@ -81,6 +83,8 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         yield ("env", "render_size"), f"agent {config.agent} does not crop what is rendered; set it to null"
     if env.action_repeat > env.episode_steps:
         yield ("env", "action_repeat"), f"longer than an episode of {env.episode_steps} simulator steps"
+    if config.task in ROBOT_TASKS and env.camera not in ROBOT_CAMERAS:
+        yield ("env", "camera"), f"should be {' or '.join(map(repr, ROBOT_CAMERAS))}, got {env.camera!r}"
     for key, period in _periods(config).items():
         if config.train.burst_updates > 1 and config.train.random_steps % period:
             problem = f"should be a multiple of {key}={period}, or the burst, of that step, lacks its part"

@@ -19,6 +19,7 @@ from common.config.checks import validate
 from common.config.messages import Layer, merge
 from common.config.registry import AGENTS, agent_class, is_import_path, registered_ancestor
 from common.config.schema import Config
+from common.config.shifts import ROBOT_TASKS
 from common.errors import UserError, did_you_mean
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -95,12 +96,20 @@ def load_run_config(
     _chosen([stored], "task", packaged_names("tasks"))
     if is_import_path(agent) and not allow_code:
         raise UserError(f"{path}: agent '{agent}' is code from outside this package; --allow-code imports it")
+    _name_camera(stored.values)
     changes = [_override(text) for text in overrides]
     for key in ("agent", "task", "preset"):
         if any(key in change.values for change in changes):
             raise UserError(f"{COMMAND_LINE}: {key}: a run keeps the {key} it was trained with")
     layers = [stored, *changes]
     return validate(*merge([_relevant(layer, agent, agent_class(agent)) for layer in layers]))
+
+
+def _name_camera(values: dict[str, Any]) -> None:
+    """Write out the camera of a suite task's run recorded when null still meant the model's first."""
+    env = values.get("env")
+    if isinstance(env, dict) and env.get("camera", 0) is None and values["task"] not in ROBOT_TASKS:
+        env["camera"] = 0
 
 
 def to_yaml(config: Config) -> str:

@@ -43,6 +43,15 @@ def _augmentation(value: Any) -> Any:
     return value
 
 
+def _camera(value: Any) -> Any:
+    value = whole(value)
+    if isinstance(value, str) and value:
+        return int(value) if value.isdecimal() else value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError("a camera's number or name")
+
+
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
         raise ValueError("auto, cpu, cuda or cuda:<index>")
@@ -73,6 +82,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float | Literal["auto"], PlainValidator(_share)]
 Switch = Literal["auto"] | bool
+Camera = Annotated[int | str, PlainValidator(_camera)]
 Device = Annotated[str, AfterValidator(_device)]
 Folder = Annotated[str, AfterValidator(os.path.expanduser)]
 FolderName = Annotated[str, AfterValidator(_folder_name)]
@@ -163,7 +173,7 @@ class Environment(Section):
     frames: Positive
     ahead: Annotated[int, BeforeValidator(whole), Field(ge=0, le=1)]
     action_axes: Literal["xy", "xyz"] | None
-    camera: Literal["third_person", "first_person"] | None
+    camera: Camera | None
     view_strength: Weight
     shadow_size: Positive | None = None  # runs recorded before this key existed have the models' own
 

@@ -1,4 +1,4 @@
-"""Names of tasks' visual shifts, and the groups that stand for several of them."""
+"""Names of tasks' visual shifts, the groups that stand for several of them, and tasks' usual cameras."""
 
 from collections.abc import Iterable
 
@@ -17,6 +17,15 @@ ROBOT_NOTE = (
     "compare methods, not raw scores"
 )
 """Belongs under every table that shows a robotic task beside published numbers."""
+
+ROBOT_CAMERAS = ("third_person", "first_person")
+
+
+def usual_camera(task: str) -> int | str:
+    """The camera that everybody takes: the first, but 2 for the quadruped, which the first shows tiny."""
+    if task in ROBOT_TASKS:
+        return ROBOT_CAMERAS[0]
+    return 2 if task.startswith("quadruped_") else 0
 
 
 def shifts_of(task: str) -> tuple[str, ...]:

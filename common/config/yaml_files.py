@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,16 @@ def take(target: dict[str, Any], key: str, source: dict[str, Any]) -> None:
         target.written.pop(key, None)
         if isinstance(source, Mapping) and key in source.written:
             target.written[key] = source.written[key]
+
+
+def flattened(settings: dict[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (dotted key, value); an augmentation is one value, whatever its form."""
+    for key, value in settings.items():
+        dotted = f"{at}{key}"
+        if isinstance(value, dict) and value and dotted != "augmentation":
+            yield from flattened(value, f"{dotted}.")
+        else:
+            yield dotted, value
 
 
 def _parsed(text: str, source: str) -> tuple[yaml.Node | None, Any]:

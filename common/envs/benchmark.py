@@ -42,7 +42,8 @@ class BenchmarkEnv(gymnasium.Env):
             set either, backgrounds and colours are procedural.
         clips: inclusive range of the numbers of video_hard's clips to show; None for all.
         action_axes: what an action moves in a robotic task, xy or xyz; None for the task's own.
-        camera: third_person or first_person in a robotic task; None for the task's own.
+        camera: number or name of one of a suite task's cameras, third_person or first_person in a robotic
+            task; None for the task's usual one.
         view_strength: multiplies the sizes of the view shifts; at least 0.
         shadow_size: side of the shadow map [texels]; None for the model's own.
 
@@ -66,7 +67,7 @@ class BenchmarkEnv(gymnasium.Env):
         data_root: str | None = None,
         clips: tuple[int, int] | None = None,
         action_axes: str | None = None,
-        camera: str | None = None,
+        camera: int | str | None = None,
         view_strength: float = 1.0,
         shadow_size: int | None = None,
         render_mode: str | None = None,
@@ -186,9 +187,11 @@ class BenchmarkEnv(gymnasium.Env):
         return self._simulator.simulation_state()
 
     def segmentation(self) -> np.ndarray:
-        """The true foreground, bool (image_size, image_size): pixels that show neither sky nor floor.
+        """The true foreground, bool (image_size, image_size): pixels that show neither sky nor scene.
 
-        These are the geoms, tendons and sites that remain when video_hard keys out sky and floor.
+        The scene is floor, walls and terrain, in the robotic tasks also table and pedestals. What remains are
+        the geoms, tendons and sites that are left when video_hard keys out sky and scene; a rangefinder's
+        rays, which MuJoCo draws as decoration, are not counted.
         """
         with self._seen():
             return self._simulator.foreground(self._camera.objects())

@@ -15,7 +15,8 @@ from common.envs.presets import Preset
 from common.errors import UserError
 
 GREEN = (0.2, 0.8, 0.2)
-TEXTURES = ("skybox", "grid")
+FLOOR = "grid"
+TEXTURES = ("skybox", FLOOR)
 BODY = "self"
 
 _SCENE = '<mujoco><include file="skybox.xml"/><include file="materials.xml"/></mujoco>'

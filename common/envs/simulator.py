@@ -16,7 +16,7 @@ from common.envs.random_states import load_random_state_dict, random_state_dict
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 # Textures belong to the look, which is put on again; the rest of these never change after compilation.
-_FIXED_ARRAYS = ("tex_data", "mesh_", "skin_", "hfield_", "names", "text_data", "paths")
+_FIXED_ARRAYS = ("tex_data", "mesh_", "skin_", "names", "text_data", "paths")
 
 
 class Outcome(NamedTuple):
@@ -40,7 +40,7 @@ class Appearance(Protocol):
         ...
 
     def background_geoms(self, physics: Physics) -> frozenset[int]:
-        """Geom numbers that belong to the scene and not to what the agent must see (the floor)."""
+        """Geom numbers that belong to the scene and not to what the agent must see: floor, walls, …"""
         ...
 
     def info(self, physics: Physics) -> dict[str, Any]:
@@ -101,6 +101,11 @@ class Simulator:
         """MuJoCo's integration state, float64: time, positions, velocities, warm start, controls, ..."""
         return self.physics.get_state(sig=_STATE)
 
+    def show(self, state: np.ndarray) -> None:
+        """Let frames show a `simulation_state` of this episode, from which nothing goes on."""
+        self.physics.set_state(state, sig=_STATE)
+        self.physics.forward()
+
     def state_dict(self) -> dict[str, Any]:
         """All that the coming steps and frames depend on, texture pixels aside."""
         task = vars(self.environment.task)
@@ -122,6 +127,7 @@ class Simulator:
         self.environment.reset()
         for name, array in self._model_arrays().items():
             array[:] = state["model"].get(name, self._compiled[name])
+        self._upload_height_fields()
         for name, value in state["task"].items():
             setattr(self.environment.task, name, value.copy() if isinstance(value, np.ndarray) else value)
         self.physics.set_state(state["integration"], sig=_STATE)
@@ -137,6 +143,14 @@ class Simulator:
         if not self._closed:
             self.environment.close()
         self._closed = True
+
+    def _upload_height_fields(self) -> None:
+        """Give the renderer, which draws from a copy of its own, the model's height fields."""
+        model, contexts = self.physics.model.ptr, self.physics.contexts
+        assert contexts is not None  # dm_control makes them on first use
+        for number in range(model.nhfield):
+            with contexts.gl.make_current() as context:
+                context.call(mujoco.mjr_uploadHField, model, contexts.mujoco.ptr, number)
 
     def _model_arrays(self) -> dict[str, np.ndarray]:
         model = self.physics.model.ptr

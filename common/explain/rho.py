@@ -37,13 +37,15 @@ def table(config: Config, steps: int, shares: dict[str, Share]) -> str:
     """The shares by policy, with what they suggest and what configs/ has for the task."""
     env = config.env
     lines = [
-        f"{config.task}, env.model {env.model}, {env.frame_size}x{env.frame_size}, {steps} agent steps",
+        f"{config.task}, camera {env.camera}, env.model {env.model}, {env.frame_size}x{env.frame_size}, "
+        f"{steps} agent steps",
         f"{'policy':<24} {'foreground':>16} {'smg.rho':>8} {'sgqn.quantile':>14}",
     ]
     for label, share in shares.items():
-        measured = f"{share.mean:.4f} ± {share.deviation:.4f}"
+        measured = f"{share.mean:.4f}" + (f" ± {share.deviation:.4f}" if steps > 1 else "")
         lines.append(f"{label:<24} {measured:>16} {share.rho:>8} {share.quantile:>14}")
     usual = {agent: load(agent, config.task, "paper").settings for agent in ("smg", "sgqn")}
     lines.append(f"{'configs/':<24} {'':>16} {usual['smg'].rho:>8} {usual['sgqn'].quantile:>14}")
-    lines.append("foreground: share of pixels that show neither sky nor floor, mean ± sd over frames")
+    scene = "scene (floor, walls, terrain)"
+    lines.append(f"foreground: share of pixels that show neither sky nor {scene}, mean ± sd over frames")
     return "\n".join(lines)

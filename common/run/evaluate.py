@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.config.schema import Config
 from common.config.shifts import ROBOT_NOTE, ROBOT_TASKS
 from common.envs.processes import EnvironmentDied, EnvPool
 from common.run.console import returns_by_shift
-from common.run.published import published_score
+from common.run.published import Comparison, compared, score_text
 from common.run.records import Record
 
 logger = logging.getLogger(__name__)
@@ -179,23 +180,39 @@ class Evaluator:
             self._pool = None
 
 
-def summary_table(records: list[Record], agent: str, task: str) -> str:
-    """Returns per shift as text, beside the paper's number where it prints one."""
-    lines = [f"{'shift':<12} {'return':>15}   {'paper':<28}"]
-    count = 0
+def summary_table(records: list[Record], config: Config, warning: str | None = None) -> str:
+    """Returns per shift as text, beside the paper's number where the run meets its conditions.
+
+    Args:
+        records: of one evaluation.
+        config: the run's.
+        warning: what else to know of the numbers, in a line.
+    """
+    lines = [f"{'shift':<12} {'return':>15}   paper"]
+    episodes, shown = 0, False
+    others: dict[str, list[str]] = {}
     for shift, returns in returns_by_shift(records).items():
-        count = len(returns)
-        deviation = statistics.stdev(returns) if count > 1 else 0.0
-        published = published_score(agent, task, shift)
+        episodes = len(returns)
+        spread = f" ± {statistics.stdev(returns):<5.1f}" if episodes > 1 else " " * 8
+        backgrounds = (str(record.get("background")) for record in records if record["shift"] == shift)
+        procedural = any(name.startswith("procedural/") for name in backgrounds)
+        found = compared(config, shift, procedural=procedural)
         paper = "-"
-        if published is not None:
-            spread = "" if published.deviation is None else f" ± {published.deviation:g}"
-            paper = f"{published.mean:g}{spread} ({published.source})"
-        lines.append(
-            f"{shift:<12} {statistics.fmean(returns):>7.1f} ± {deviation:<5.1f}   {paper:<28}".rstrip()
-        )
-    episodes = "episode" if count == 1 else "episodes"
-    lines.append(f"ours: mean ± sd over {count} {episodes} of one seed; paper: mean ± sd over seeds")
-    if task in ROBOT_TASKS:
+        if found is not None and found.unmet:
+            others.setdefault(_difference(found), []).append(shift)
+        elif found is not None:
+            paper, shown = f"{score_text(found.score)} ({found.score.source})", True
+        lines.append(f"{shift:<12} {statistics.fmean(returns):>7.1f}{spread}   {paper}")
+    ours = f"mean ± sd over {episodes} episodes" if episodes > 1 else "one episode"
+    lines.append(f"ours: {ours} of one seed" + ("; paper: mean ± sd over seeds" if shown else ""))
+    lines += [f"no paper beside {', '.join(shifts)}: {difference}" for difference, shifts in others.items()]
+    lines += [warning] if warning else []
+    if config.task in ROBOT_TASKS:
         lines.append(ROBOT_NOTE)
     return "\n".join(lines)
+
+
+def _difference(found: Comparison) -> str:
+    """Where a printed score is from, and the first conditions of it that are not met."""
+    more = f" and {len(found.unmet) - 3} more" if len(found.unmet) > 3 else ""
+    return f"{found.score.source} is of {', '.join(map(str, found.unmet[:3]))}{more}"

@@ -1,4 +1,4 @@
-"""ρ read off the simulator: the share of pixels that show neither sky nor floor."""
+"""ρ read off the simulator: the share of pixels that show neither sky nor scene."""
 
 from typing import NamedTuple
 

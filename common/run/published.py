@@ -1,11 +1,23 @@
-"""The papers' numbers, to stand beside ours."""
+"""The papers' numbers and the conditions that they were made under, to stand beside runs that meet these.
 
+`compared` is the one rule for it: what is printed for a run's method, task and shift, and how the run differs
+from those that the number is of.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
+from pydantic import Field
+
+from common.config.loading import load
+from common.config.registry import agent_class
+from common.config.schema import Config, Positive, Section
+from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
+from common.config.yaml_files import flattened, read_mapping
 
 PATH = Path(__file__).with_name("published.yaml")
 
@@ -17,71 +29,277 @@ class Score(NamedTuple):
     deviation: float | None
     source: str
     seeds: int | None
+    episodes: int | None
+    """Per seed."""
     usable: bool
     """Whether the deviation can be computed with: it is printed, and is this cell's own."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """How a printed table is stored: which of task and shift lead to its cells, in which order."""
+class PrintedTable(Section):
+    """A table as a paper prints it; published.yaml explains each key."""
 
     source: str
-    keys: tuple[str, ...]
-    seeds: int | None
-    otherwise: str | None = None
-    """The table that has the cells which this one does not repeat."""
+    seeds: Positive | None = None
+    episodes: Positive | None = None
+    order: Annotated[tuple[Literal["task", "shift"], ...], Field(strict=False)]
     shift: str | None = None
-    """The shift of a table that shows only one."""
     task: str | None = None
+    otherwise: str | None = None
+    copied_deviations: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    conditions: Annotated[tuple[dict[str, Any], ...], Field(strict=False)]
+    cells: dict[str, Any]
+
+    def row(self, task: str, shift: str) -> Mapping[str, list[float]]:
+        """What is printed of a task under a shift, by column: mean and, mostly, deviation."""
+        if self.shift not in (None, shift) or self.task not in (None, task):
+            return {}
+        found = self.cells
+        for key in self.order:
+            found = found.get(task.removeprefix("robot_") if key == "task" else shift, {})
+        return found
+
+    def conditions_of(self, task: str, column: str) -> dict[str, Any]:
+        """Keys and values that the cells of a task and column were made with."""
+        found: dict[str, Any] = {}
+        place = {"task": task, "column": column}
+        for rule in self.conditions:
+            if all(name in _alternatives(rule[key]) for key, name in place.items() if key in rule):
+                found |= {key: value for key, value in rule.items() if key not in place}
+        return found
+
+    def score(self, task: str, values: list[float]) -> Score:
+        """A printed cell of a task."""
+        mean, *deviation = values
+        spread = deviation[0] if deviation else None
+        usable = spread is not None and task not in self.copied_deviations
+        return Score(mean, spread, self.source, self.seeds, self.episodes, usable)
 
 
-TABLES = {
-    "sgqn_table1": Table("SGQN table 1", ("shift", "task"), 5),
-    "sgqn_table5_starred": Table("SGQN table 5", ("shift", "task"), 5, otherwise="sgqn_table1"),
-    "sgqn_table2_ablation": Table("SGQN table 2", ("task", "shift"), 5),
-    "sgqn_table6_robot": Table("SGQN table 6", ("task", "shift"), 5),
-    "sgqn_table7_rho": Table("SGQN table 7", ("shift", "task"), 5),
-    "sgqn_table8_svea_soda": Table("SGQN table 8", ("shift", "task"), 5, otherwise="sgqn_table5_starred"),
-    "sgqn_benchmark_page": Table("benchmark page", ("shift", "task"), None),
-    "smg_video_hard": Table("SMG poster", ("task",), 4, shift="video_hard"),
-    "smg_peg_in_box": Table("SMG poster", ("shift",), 4, task="robot_peg_in_box"),
-}
-"""The tables that a study can stand beside, by their names in published.yaml."""
+class Unmet(NamedTuple):
+    """A condition of a printed score that a run does not meet."""
+
+    key: str
+    printed: object
+    here: object
+
+    def __str__(self) -> str:
+        return f"{in_words(self.key, self.printed)} (here {_shown(self.here)})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A printed score of a run's method, and how the run differs from those that it is of."""
+
+    score: Score
+    conditions: Mapping[str, object]
+    """What is stated of those, by key of configs/."""
+    unmet: tuple[Unmet, ...]
 
 
 @cache
-def tables() -> dict[str, Any]:
-    """Every published table by name; see the comments in published.yaml."""
-    return yaml.safe_load(PATH.read_text(encoding="utf-8"))
+def tables() -> dict[str, PrintedTable]:
+    """Every table by the name that a study gives it."""
+    return {name: PrintedTable.model_validate(values) for name, values in read_mapping(PATH).items()}
 
 
-def printed(table: str, agent: str, task: str, shift: str) -> Score | None:
-    """A table's cell, or None where the table has none."""
-    layout = TABLES[table]
-    if layout.shift in (None, shift) and layout.task in (None, task):
-        found: Any = tables()[table]
-        for key in layout.keys:
-            found = found.get(task.removeprefix("robot_") if key == "task" else shift, {})
-        if agent in found:
-            mean, *deviation = found[agent]
-            # The deviations of SGQN's peg-in-box rows repeat those of its reach rows.
-            copied = table == "sgqn_table6_robot" and task == "robot_peg_in_box"
-            spread = deviation[0] if deviation else None
-            return Score(mean, spread, layout.source, layout.seeds, spread is not None and not copied)
-    return printed(layout.otherwise, agent, task, shift) if layout.otherwise else None
+def compared(
+    config: Config,
+    shift: str,
+    table: str | None = None,
+    column: str | None = None,
+    procedural: bool = False,
+) -> Comparison | None:
+    """The printed score that is nearest to a run's settings, and the conditions that the run does not meet.
 
+    A score may stand for the run's only where none is unmet. A column is considered if it is of the run's
+    agent with the same losses switched on; of several, that with the fewest unmet, the first of equals.
 
-def published_score(agent: str, task: str, shift: str) -> Score | None:
-    """The paper's number for an agent, from its own paper where both papers have one.
+    Args:
+        config: the run's.
+        shift: that it was evaluated under.
+        table: the only one to look at; by default all are.
+        column: the run's in that table; one of another name counts only if the run meets all its conditions.
+        procedural: whether backgrounds were made here rather than the benchmark's.
 
-    SGQN's rows for cartpole and finger are those with action repeat 8 and 2, as configs/tasks/ has them.
+    Returns:
+        None if no table prints a score of the run's method, task and shift.
     """
-    sgqn = ("sgqn_table5_starred", "sgqn_table8_svea_soda", "sgqn_table2_ablation", "sgqn_table6_robot")
-    smg = ("smg_video_hard", "smg_peg_in_box")
-    # Peg-in-box with three axes, as configs/tasks/ has it, is SMG's.
-    smg_first = agent == "smg" or task == "robot_peg_in_box"
-    for table in (*smg, *sgqn) if smg_first else (*sgqn, *smg):
-        score = printed(table, agent, task, shift)
-        if score is not None:
-            return score
-    return None
+    nearest = None
+    for name in tables() if table is None else (table,):
+        for printed, (owner, values) in _row(name, config.task, shift).items():
+            if not _same_method(config, owner, printed):
+                continue
+            unmet = tuple(_unmet(config, owner, printed, shift, procedural))
+            if unmet and column not in (None, printed):
+                continue
+            conditions, _ = _reference(owner, config.task, printed)
+            found = Comparison(tables()[owner].score(config.task, values), conditions, unmet)
+            if nearest is None or len(unmet) < len(nearest.unmet):
+                nearest = found
+    return nearest
+
+
+def score_text(score: Score) -> str:
+    """A score as it is printed."""
+    return f"{score.mean:g}" if score.deviation is None else f"{score.mean:g} ± {score.deviation:g}"
+
+
+Cells = Mapping[tuple[str, str], Comparison]
+"""Comparisons by task and column of a table of ours."""
+
+
+def conditions_text(cells: Cells) -> str:
+    """Where printed scores are from, over how many seeds, and what is stated of their runs, in one phrase."""
+    scores = dict.fromkeys(
+        (found.score.source, found.score.seeds, found.score.episodes) for found in cells.values()
+    )
+    sources = []
+    for source, seeds, episodes in scores:
+        counts = f" ({seeds} seeds" + (f" × {episodes} episodes)" if episodes else ")") if seeds else ""
+        sources.append(source + counts)
+    keys = dict.fromkeys(key for found in cells.values() for key in found.conditions if key in _WORDS)
+    texts = [text for key in keys for text in _condition_texts(cells, key)]
+    return f"{', '.join(sources)}: {', '.join(texts) or 'no settings are stated'}"
+
+
+def _condition_texts(cells: Cells, key: str) -> Iterator[str]:
+    """A condition's value in most cells, then where it has others."""
+    values = {
+        place: in_words(key, _alternatives(found.conditions[key])[0])
+        for place, found in cells.items()
+        if key in found.conditions
+    }
+    general = max(values.values(), key=list(values.values()).count) if len(values) == len(cells) else None
+    if general is not None:
+        yield general
+    for text in dict.fromkeys(values.values()):
+        if text != general:
+            places = [place for place in values if values[place] == text]
+            yield f"{text} ({', '.join(_places(cells, places))})"
+
+
+def _places(cells: Cells, chosen: list[tuple[str, str]]) -> Iterator[str]:
+    """Cells by name: a task where all of its cells are chosen, else each column on it."""
+    for task in dict.fromkeys(task for task, _ in chosen):
+        columns = [column for other, column in chosen if other == task]
+        if len(columns) == sum(other == task for other, _ in cells):
+            yield task
+        else:
+            yield f"{', '.join(columns)} on {task}"
+
+
+def unmet_text(cells: Cells) -> str:
+    """Conditions that runs do not meet, and where if not in most cells, in one phrase; empty if none."""
+    where: dict[str, list[tuple[str, str]]] = {}
+    for place, found in cells.items():
+        for unmet in found.unmet:
+            where.setdefault(str(unmet), []).append(place)
+    texts = [
+        text if len(places) > len(cells) / 2 else f"{text} for {', '.join(_places(cells, places))}"
+        for text, places in where.items()
+    ]
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
+
+
+_SHOWN = 6
+
+
+def in_words(key: str, value: object) -> str:
+    """A condition as a person says it."""
+    shown = _shown(value)
+    return _WORDS[key].format(shown) if key in _WORDS else f"{key} {shown}"
+
+
+_WORDS = {
+    "train.steps": "{} agent steps",
+    "train.batch": "batch {}",
+    "network.latent": "latent {}",
+    "env.image_size": "{0}×{0} pixels",
+    "env.frames": "frames {}",
+    "env.action_repeat": "action repeat {}",
+    "env.action_axes": "actions {}",
+    "env.model": "models {}",
+    "eval.clips": "{} clips of video_hard",
+    "backgrounds": "{} backgrounds",
+    "settings": "settings {}",
+}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float | str | None):
+        return json.dumps(value)
+    if value is None:
+        return "the default"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else value
+
+
+def _alternatives(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _row(table: str, task: str, shift: str) -> dict[str, tuple[str, list[float]]]:
+    """A table's row by column, each with the table that prints it, which for repeated cells is another."""
+    found = tables()[table]
+    row = {column: (table, values) for column, values in found.row(task, shift).items()}
+    return (_row(found.otherwise, task, shift) if found.otherwise else {}) | row
+
+
+# Where and how fast a run computes, and how often and by what means it is looked at. env.model matters where
+# a condition names it: most tasks have one model.
+_INDIFFERENT = (
+    "agent", "task", "preset", "seed", "run.", "device", "compile", "amp", "channels_last", "tf32",
+    "train.log_every", "eval.", "data.", "env.model", "env.ahead", "env.view_strength", "replay.device",
+    "optim.fused", "wandb.", "checkpoint.",
+)  # fmt: skip
+
+
+def _unmet(config: Config, table: str, column: str, shift: str, procedural: bool) -> Iterator[Unmet]:
+    conditions, reference = _reference(table, config.task, column)
+    if not conditions:
+        yield Unmet("settings", "that are not stated", config.preset)
+    values = _values(config)
+    for key, wanted in conditions.items():
+        if values.get(key) not in _alternatives(wanted):
+            yield Unmet(key, _alternatives(wanted)[0], values.get(key))
+    for key in dict.fromkeys((*reference, *values)):
+        wanted, found = reference.get(key), values.get(key)
+        if wanted != found and key not in conditions and not key.startswith(_INDIFFERENT):
+            yield Unmet(key, wanted, found)
+    if shift == "video_hard" and config.eval.clips is not None:
+        yield Unmet("eval.clips", "all", "{} to {}".format(*config.eval.clips))
+    if procedural and shift in (*VIDEO_SHIFTS, *COLOR_SHIFTS):
+        yield Unmet("backgrounds", "the benchmark's", "procedural")
+
+
+def _same_method(config: Config, table: str, column: str) -> bool:
+    """Whether a run is of a column's agent, with its losses and what else tells its columns apart."""
+    conditions = tables()[table].conditions_of(config.task, column)
+    if config.agent != conditions.get("agent", column):
+        return False
+    _, reference = _reference(table, config.task, column)
+    values = _values(config)
+    own = [key for key in conditions if "agent" in conditions and key.startswith(f"{config.agent}.")]
+    switched = [f"losses.{term}" for term in config.losses]
+    return all(bool(values[key]) == bool(reference[key]) for key in switched) and all(
+        values[key] == conditions[key] for key in own
+    )
+
+
+@cache
+def _reference(table: str, task: str, column: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What a printed cell states of its runs, and all settings of a run that meets it; keys are dotted."""
+    conditions = tables()[table].conditions_of(task, column)
+    agent = conditions.pop("agent", column)
+    overrides = [f"{key}={json.dumps(_alternatives(value)[0])}" for key, value in conditions.items()]
+    return conditions, _values(load(agent, task, "paper", overrides=overrides))
+
+
+def _values(config: Config) -> dict[str, Any]:
+    section = agent_class(config.agent).SECTION
+    values = config.model_dump(mode="json")
+    settings = values.pop("settings")
+    found = dict(flattened(values | ({section: settings} if section is not None else {})))
+    if config.replay.capacity >= config.train.steps:
+        found["replay.capacity"] = "every transition"
+    return found

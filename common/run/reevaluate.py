@@ -12,6 +12,7 @@ from common.run.build import build_agent, build_evaluator, build_images
 from common.run.device import apply_switches, for_trained
 from common.run.evaluate import summary_table
 from common.run.records import JsonLines
+from common.run.shifts import hardly_shown, shift_shares
 
 
 def evaluate_run(config: Config, folder: Path) -> int:
@@ -24,6 +25,7 @@ def evaluate_run(config: Config, folder: Path) -> int:
     trained = weights.read(folder, "evaluate")
     config = for_trained(config)
     apply_switches(config)
+    shares = shift_shares(config, lambda line: print(line, file=sys.stderr))
     evaluator = build_evaluator(config)
     try:
         agent = build_agent(config, evaluator.action_size, build_images(config))
@@ -39,5 +41,5 @@ def evaluate_run(config: Config, folder: Path) -> int:
         for record in records:
             log.write({"step": trained.step, "evaluation": 0} | record)
     print(f"\n{config.agent} on {config.task} after {trained.step} agent steps")
-    print(summary_table(records, config.agent, config.task))
+    print(summary_table(records, config, hardly_shown(config.task, shares)))
     return 0

@@ -37,6 +37,7 @@ from common.run.evaluate import summary_table
 from common.run.foreground import measured
 from common.run.records import JsonLines, Record, read_json_lines
 from common.run.run_folder import EPISODE, RunFolder, provenance, sheet_of
+from common.run.shifts import hardly_shown, recorded_shares, shift_shares
 from common.run.signals import Interruption, Signals
 from common.run.wandb_mirror import Mirror
 
@@ -461,10 +462,11 @@ def train(config: Config, resume: Path | None = None) -> int:
     for name, source in (("video and colour shifts", data["source"]), ("overlays", overlay_source(config))):
         if source == "procedural":
             console.say(f"{name}: procedural images, as no folder is set (see README, Data)")
+    shares = shift_shares(config, console.say)
     try:
         with (
             closing(build(config, console.say)) as parts,
-            open_folder(config, resume, parts, renderer, data) as folder,
+            open_folder(config, resume, parts, renderer, data, shares) as folder,
             Signals() as signals,
         ):
             console.say(f"{folder.path}: {config.agent} on {config.task}, {renderer.name}, {config.device}")
@@ -504,11 +506,20 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def open_folder(
-    config: Config, resume: Path | None, parts: Parts, renderer: gl.Renderer, data: dict[str, Any]
+    config: Config,
+    resume: Path | None,
+    parts: Parts,
+    renderer: gl.Renderer,
+    data: dict[str, Any],
+    shares: dict[str, float],
 ) -> RunFolder:
-    """The run's folder, new or as it was left."""
+    """The run's folder, new or as it was left. `shares` are the `shift_shares`."""
     found = provenance(
-        renderer=asdict(renderer), device=device_name(config), data=data, overlay=parts.images.describe()
+        renderer=asdict(renderer),
+        device=device_name(config),
+        data=data,
+        shifts=shares,
+        overlay=parts.images.describe(),
     )
     if resume is not None:
         return RunFolder.reopen(resume, found)
@@ -534,4 +545,5 @@ def final_report(config: Config, folder: RunFolder) -> str:
     records = read_json_lines(folder.evaluations, EPISODE)
     last = [record for record in records if record["step"] == records[-1]["step"]]
     heading = f"{config.agent} on {config.task} after {last[0]['step']} agent steps"
-    return f"\n{heading}\n{summary_table(last, config.agent, config.task)}\n\nrun folder: {folder.path}"
+    warning = hardly_shown(config.task, recorded_shares(folder.provenance or {}))
+    return f"\n{heading}\n{summary_table(last, config, warning)}\n\nrun folder: {folder.path}"

@@ -39,6 +39,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from common.config.loading import COMMAND_LINE, CONFIGS, load, yaml_files
 from common.config.registry import is_import_path
 from common.config.schema import Config, Folder, Section, Seed
+from common.config.yaml_files import flattened
 from common.errors import UserError, did_you_mean
 from common.run import published
 
@@ -312,10 +313,10 @@ def _refuse_second_settings(file: StudyFile, source: str) -> None:
 
 def _expand(file: StudyFile, source: str, name: str, given: list[str], replaced: set[str]) -> Study:
     """All runs of a study; `given` and `replaced` are the command line's settings and sections."""
-    if file.published is not None and file.published not in published.TABLES:
+    if file.published is not None and file.published not in published.tables():
         raise UserError(
             f"{source}: unknown published table '{file.published}'; "
-            f"{did_you_mean(file.published, published.TABLES)}"
+            f"{did_you_mean(file.published, published.tables())}"
         )
     beaten = set(_preset_keys(file.preset)) if "preset" in replaced else set()
     folder = Path(file.folder or Path("studies", name))
@@ -460,16 +461,6 @@ def _written(settings: object, key: str) -> str | None:
     if rest and first in settings:
         return _written(settings[first], rest)
     return settings.written.get(key) if isinstance(settings, yaml_files.Mapping) else None
-
-
-def flattened(settings: Settings, at: str = "") -> Iterator[tuple[str, object]]:
-    """Nested settings as (dotted key, value); an augmentation is one value, whatever its form."""
-    for key, value in settings.items():
-        dotted = f"{at}{key}"
-        if isinstance(value, dict) and value and dotted != "augmentation":
-            yield from flattened(value, f"{dotted}.")
-        else:
-            yield dotted, value
 
 
 def _text(value: object) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 
 from common.config.loading import RESOLVED_NAME, load_run_config
 from common.config.schema import Config
+from common.config.yaml_files import flattened
 from common.errors import CorruptFile, UserError
 from common.run.checkpoint import LATEST, read_manifest
 from common.run.records import Record, read_json_lines
 from common.run.run_folder import EPISODE, PROVENANCE
-from common.study.definition import PlannedRun, flattened
+from common.study.definition import PlannedRun
 
 CLAIM, TRAINING = ".claim", ".lock"
 """Locked by a study's attempt, and by `smg train` itself."""

@@ -6,38 +6,139 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from common.run.published import conditions_text, score_text
 from common.study.statistics import Interval
-from common.study.table import Aggregate, Average, Block, Cell, Row, Table, average_lead, lead
+from common.study.table import (
+    PUBLISHED,
+    Aggregate,
+    Average,
+    Block,
+    Cell,
+    Order,
+    Row,
+    Table,
+    average_lead,
+    comparisons,
+    lead,
+)
 
-MISSING = "missing"
+MISSING = "-"
 
 
 def markdown(table: Table) -> str:
-    """For people: per block our scores, the paper's, the difference, statistics; then what was left out."""
+    """For people: by block a line for each agent, the paper's score in it, and statistics; then the costs."""
     study = table.study
-    parts = [f"# {study.name}", legend(table), *table.notes]
+    notes = [note for note in table.notes if not note.startswith(PUBLISHED)]  # which heads their column
+    parts = [f"# {study.name}", legend(table), *map(_escaped_star, notes)]
     for block in table.blocks:
-        head = ["", "", *study.columns, f"Δ {study.subject}"]
-        body = [[*row.labels, *_marked(row, "**{}**".format)] for row in body_rows(table, block)]
-        parts.append(f"## {block.title}\n\n" + _pipes(head, body))
-        rows = [statistics_texts(item, block.digits) for item in block.aggregates]
-        parts.append(_pipes(statistics_head(study.subject), rows))
+        parts += [f"## {block.title}", _pipes(*_cell_lines(table, block)), *_lead_table(table, block)]
+        parts += [_pipes(*_aggregate_lines(block, study.subject)), *counted_note(block)]
+    if table.costs:
+        parts += ["## Cost", _pipes(*_cost_lines(table))]
     if table.left_out:
         lines = [f"- {found.run.name}: {found.state} ({_escaped(found.detail)})" for found in table.left_out]
         parts.append("Left out:\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
+def _cell_lines(table: Table, block: Block) -> tuple[list[str], list[list[str]]]:
+    """Head and body of a block's scores: a line for each agent that the study plans for a row."""
+    cells = [cell for row in block.rows for cell in row.cells]
+    head = ["task" if block.title not in table.study.tasks else "shift", "agent", "ours", "seeds × episodes"]
+    printed = any(cell.published for cell in cells)
+    differing = any(cell.difference is not None for cell in cells)
+    conditions = conditions_text(comparisons(table.study, block.rows)) if printed else ""
+    head += [conditions] * printed + ["difference [sd]"] * differing
+    lines = []
+    for row in block.rows:
+        label = row.label
+        highest = best([cell.mean for cell in row.cells])
+        for index, (column, cell) in enumerate(zip(table.study.columns, row.cells, strict=True)):
+            if not cell.planned and not cell.returns:
+                continue
+            ours = ours_text(cell, block.digits, False)
+            line = [label, column, f"**{ours}**" if index in highest else ours, _counts(cell)]
+            line += [paper_text(cell) or MISSING] * printed + [difference_text(cell)] * differing
+            lines.append(line)
+            label = ""
+    return head, lines
+
+
+def _counts(cell: Cell) -> str:
+    """`2 × 10`; seeds that differ in episodes one by one."""
+    episodes = [len(returns) for returns in cell.returns]
+    if len(set(episodes)) > 1:
+        return " + ".join(f"1 × {count}" for count in episodes)
+    return f"{len(episodes)} × {episodes[0]}" if episodes else MISSING
+
+
+def _lead_table(table: Table, block: Block) -> list[str]:
+    """By row the subject's lead, and how the agents' order agrees with the published; nothing if neither."""
+    study = table.study
+    subject = study.columns.index(study.subject)
+    leads = {row.label: lead_text(lead(row, subject), block.digits) for row in block.rows}
+    if block.average is not None:
+        leads[block.average.label] = lead_text(average_lead(block.average, subject), block.digits)
+    orders = {order.label: order_texts(order)[1:] for order in block.orders}
+    head = [
+        "",
+        f"Δ {study.subject}",
+        *["Kendall's τ with the paper's order", "95% interval", "agents"] * bool(orders),
+    ]
+    none = [MISSING, "", ""] * bool(orders)
+    lines = [[label, leads.get(label) or MISSING, *orders.get(label, none)] for label in {**leads, **orders}]
+    return [_pipes(head, lines)] if any(leads.values()) or orders else []
+
+
+def order_texts(order: Order) -> list[str]:
+    """Row, τ, its interval and the number of agents compared."""
+    interval = _brackets(order.interval, 2) or MISSING
+    return [order.label, number(order.tau, 2), interval, str(order.agents)]
+
+
+def _aggregate_lines(block: Block, subject: str) -> tuple[list[str], list[list[str]]]:
+    head = statistics_head(subject)
+    lines = [statistics_texts(item, block.digits) for item in block.aggregates]
+    average = block.average
+    if average is not None:
+        printed = any(mean is not None for mean in average.published)
+        head[1:1] = [average.label, *["paper"] * printed]
+        for index, line in enumerate(lines):
+            means = [average.ours[index], *[average.published[index]] * printed]
+            line[1:1] = [MISSING if mean is None else number(mean, block.digits) for mean in means]
+    return head, lines
+
+
+def _cost_lines(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Wall time of the finished runs by agent and device, and the sum on each device."""
+    lines = [[cost.column, cost.device, str(cost.runs), f"{cost.hours:.2f}"] for cost in table.costs]
+    for device in dict.fromkeys(cost.device for cost in table.costs):
+        found = [cost for cost in table.costs if cost.device == device]
+        runs, hours = sum(cost.runs for cost in found), sum(cost.hours for cost in found)
+        lines.append(["all", device, str(runs), f"{hours:.2f}"])
+    return ["agent", "device", "runs", "hours"], lines
+
+
+def counted_note(block: Block) -> list[str]:
+    """Which rows averages and statistics are over, where some row lacks an agent; else nothing."""
+    tests = [row.label for row in block.rows if row.label != "train"]
+    if list(block.counted) in ([row.label for row in block.rows], tests):
+        return []
+    counted = ", ".join(block.counted) or "no task, as each lacks an agent's runs"
+    return [f"Averages, IQM and P are over {counted}."]
+
+
 def latex(table: Table) -> str:
     """For papers: one booktabs table per block; needs \\usepackage{booktabs}."""
     study = table.study
     parts = [f"% {_one_line(legend(table))}", *(f"% {_one_line(note)}" for note in table.notes)]
+    caption = [legend(table), *(note for note in table.notes if note.startswith((PUBLISHED, "*")))]
     for block in table.blocks:
         columns = [*map(_tex, study.columns), _tex(f"Δ {study.subject}")]
         lines = [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_tex(study.name)}, {_tex(block.title)}: {_tex(legend(table))}}}",
+            rf"\caption{{{_tex(study.name)}, {_tex(block.title)}: {_tex(' '.join(caption))}}}",
             rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}",
             r"\toprule",
             " & ".join(["", "", *columns]) + r" \\",
@@ -65,7 +166,7 @@ def _latex_statistics(subject: str, block: Block) -> list[str]:
 
 CSV_HEAD = (
     "task", "shift", "agent", "mean", "deviation", "seeds", "episodes_per_seed", "published_mean",
-    "published_deviation", "published_source", "difference_in_pooled_deviations", "state",
+    "published_deviation", "published_source", "conditions_unmet", "difference_in_pooled_deviations", "state",
     "interquartile_mean", "interval_low", "interval_high", "subject_better", "better_low", "better_high",
 )  # fmt: skip
 
@@ -81,10 +182,10 @@ def comma_separated(table: Table) -> str:
     for block in table.blocks:
         for row in block.rows:
             for column, cell in zip(table.study.columns, row.cells, strict=True):
-                values = _csv_values(cell, len(table.study.seeds))
+                values = _csv_values(cell)
                 writer.writerow((row.task, row.shift, column, *values, *[None] * 6))
         for item in block.aggregates:
-            place = (None, block.title, item.column, *[None] * 8, "complete" if item.runs else MISSING)
+            place = (None, block.title, item.column, *[None] * 9, "complete" if item.runs else "missing")
             writer.writerow((*place, *_csv_statistics(item)))
     return out.getvalue()
 
@@ -95,11 +196,13 @@ def _csv_statistics(item: Aggregate) -> tuple[object, ...]:
     return tuple(value for point, interval in (mean, beaten) for value in (point, *(interval or none)))
 
 
-def _csv_values(cell: Cell, seeds: int) -> tuple[object, ...]:
+def _csv_values(cell: Cell) -> tuple[object, ...]:
     score = cell.published
-    paper = (score.mean, score.deviation, score.source) if score else (None, None, None)
+    paper: tuple[object, ...] = (None, None, None, None)
+    if score is not None and cell.comparison is not None:
+        paper = (score.mean, score.deviation, score.source, len(cell.comparison.unmet))
     ours = (cell.mean, cell.deviation, len(cell.scores), cell.episodes)
-    return (*ours, *paper, cell.difference, state(cell, seeds))
+    return (*ours, *paper, cell.difference, state(cell))
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "csv": comma_separated, "latex": latex}
@@ -108,13 +211,17 @@ FORMATS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "csv": comma
 def legend(table: Table) -> str:
     """What the numbers are, in one sentence."""
     seeds, episodes = common_counts(table)
-    counts = (
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} × {episodes} episodes" if seeds else "seeds × episodes"
-    )
-    text = (
-        f"Episode return, mean ± standard deviation over seed means of each run's last evaluation; {counts}"
-    )
-    return text + (" in every cell." if seeds else " in brackets.")
+    cells = [cell for block in table.blocks for row in block.rows for cell in row.cells]
+    several = any(len(cell.returns) > 1 for cell in cells)
+    spread = "mean ± standard deviation over seed means" if several else "mean"
+    counts = " seeds × episodes beside each or in brackets."
+    if seeds:
+        counts = f" {_plural(seeds, 'seed')} × {_plural(episodes, 'episode')} in every cell."
+    return f"Episode return, {spread} of each run's last evaluation;{counts}"
+
+
+def _plural(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def common_counts(table: Table) -> tuple[int, int]:
@@ -174,7 +281,7 @@ def best(means: Sequence[float | None]) -> frozenset[int]:
 
 
 def ours_text(cell: Cell, digits: int, counted: bool) -> str:
-    """`812 ± 51`, with `(4×5)` for seeds × episodes if asked for; `missing` without a run."""
+    """`812 ± 51`, with `(4×5)` for seeds × episodes if asked for; `-` without a run."""
     if cell.mean is None:
         return MISSING
     text = number(cell.mean, digits)
@@ -184,11 +291,9 @@ def ours_text(cell: Cell, digits: int, counted: bool) -> str:
 
 
 def paper_text(cell: Cell) -> str:
-    """The published score as printed; empty if there is none."""
+    """The published score as printed, with `*` if ours do not meet its conditions; empty if there is none."""
     score = cell.published
-    if score is None:
-        return ""
-    return f"{score.mean:g}" if score.deviation is None else f"{score.mean:g} ± {score.deviation:g}"
+    return "" if score is None else score_text(score) + ("" if cell.meets_conditions else "*")
 
 
 def difference_text(cell: Cell) -> str:
@@ -219,11 +324,13 @@ def statistics_texts(item: Aggregate, digits: int) -> list[str]:
     return [item.column, number(item.interquartile_mean, digits), interval, str(item.runs), beaten]
 
 
-def state(cell: Cell, seeds: int) -> str:
-    """`complete`, `missing` or how many seeds there are."""
-    if not cell.scores:
-        return MISSING
-    return "complete" if len(cell.scores) == seeds else f"{len(cell.scores)} of {seeds} seeds"
+def state(cell: Cell) -> str:
+    """`complete`, `missing`, `not planned` or how many seeds there are."""
+    if not cell.returns:
+        return "missing" if cell.planned else "not planned"
+    if len(cell.returns) == cell.planned:
+        return "complete"
+    return f"{len(cell.returns)} of {_plural(cell.planned, 'seed')}"
 
 
 def number(value: float, digits: int) -> str:
@@ -248,6 +355,10 @@ def _pipes(head: list[str], body: list[list[str]]) -> str:
 
 def _escaped_cell(text: str) -> str:
     return text.replace("|", r"\|")
+
+
+def _escaped_star(text: str) -> str:
+    return rf"\{text}" if text.startswith("*") else text  # which would begin a list
 
 
 def _escaped(text: str) -> str:

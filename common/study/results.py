@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 from common.config.shifts import COLOR_SHIFTS, ROBOT_TASKS, VIDEO_SHIFTS
 from common.errors import UserError
+from common.run.shifts import hardly_shown, recorded_shares
 from common.study.definition import Study, as_written
 from common.study.folders import FoundRun, State, differences, read
-
-SMG_MODELS = ("cartpole_", "cheetah_")
-"""Tasks whose models SMG's released code has changed."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,8 @@ def collect(study: Study, mix: bool = False) -> Results:
             "Leave some out with tasks=, agents= or seeds=, or put them together with --mix"
         )
     notes = [f"Runs that differ are mixed here: {reason}." for reason in reasons]
-    return Results(study, results.readings, (*_conditions_note(results), *notes, *_departures(results)))
+    notes = [*_conditions_note(results), *notes, *_departures(results), *_hardly_shown(results)]
+    return Results(study, results.readings, tuple(notes))
 
 
 def conditions(reading: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
@@ -65,6 +64,7 @@ def conditions(reading: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
         "episodes": f"{config.eval.episodes} per seed",
         "model variant": config.env.model,
         "shadow map": f"of {config.env.shadow_size} texels" if config.env.shadow_size else "the model's own",
+        _camera(config.task): str(config.env.camera),
     }
     overlay = reading.provenance.get("overlay")
     if isinstance(overlay, dict) and config.augmentation not in (None, "random_convolution"):
@@ -88,6 +88,10 @@ def conditions(reading: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
         clips = config.eval.clips
         found["clips shown"] = "all" if clips is None else f"{clips[0]} to {clips[1]}"
     return found
+
+
+def _camera(task: str) -> str:
+    return f"camera of {task}"
 
 
 def mixtures(results: Results) -> list[str]:
@@ -119,22 +123,30 @@ def _conditions_note(results: Results) -> list[str]:
     for reading in results.done:
         for name, value in conditions(reading, results.study.shifts).items():
             values.setdefault(name, set()).add(value)
-    shared = [f"{name} {next(iter(found))}" for name, found in values.items() if len(found) == 1]
-    notes = [f"All runs: {'; '.join(shared)}."] if shared else []
-    changed = [
-        reading.run.task
-        for reading in results.done
-        if reading.run.task.startswith(SMG_MODELS) and reading.run.config.env.model != "smg"
+    cameras = set(map(_camera, results.study.tasks))
+    shared = [
+        f"{name} {next(iter(found))}"
+        for name, found in values.items()
+        if len(found) == 1 and name not in cameras
     ]
-    if changed and (results.study.published or "").startswith("smg_"):
-        tasks = ", ".join(dict.fromkeys(changed))
-        notes.append(f"{tasks}: the published scores are of SMG's changed models (env.model: smg).")
+    notes = [f"All runs: {'; '.join(shared)}."] if shared else []
     if any(reading.run.task in ROBOT_TASKS for reading in results.done):
         notes.append(
             "Robotic tasks: task, reward and looks are the published ones, arm and meshes are not; "
             "raw returns are not directly comparable."
         )
     return notes
+
+
+def _hardly_shown(results: Results) -> list[str]:
+    """Where a shift changes so little of the picture that it is hardly one."""
+    least: dict[str, dict[str, float]] = {}
+    for reading in results.done:
+        known = least.setdefault(reading.run.task, {})
+        for shift, share in recorded_shares(reading.provenance).items():
+            if shift in results.study.shifts and shift != "train":
+                known[shift] = min(share, known.get(shift, share))
+    return [f"{note}." for task, shares in least.items() if (note := hardly_shown(task, shares))]
 
 
 def _departures(results: Results) -> list[str]:

@@ -79,8 +79,8 @@ def run_all(
     """Bring every run to its end, `workers` at a time.
 
     A run is tried `retries` times more after a failure; an attempt that was asked to stop, or whose machine
-    was lost, does not count as one. Runs that another process is at work on are waited for. What `report` says
-    of the runs is printed every few minutes.
+    was lost, does not count as one. Runs that another process is at work on are waited for. What `report`
+    says of the runs is printed every few minutes.
 
     Returns:
         The runs that did not get there.

@@ -8,6 +8,7 @@ every stratum and are None otherwise.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,6 +78,64 @@ def mean_interval(curves: ArrayLike) -> tuple[Floats, Floats] | None:
     drawn = np.random.default_rng(SEED).integers(len(curves), size=(2_000, len(curves)))
     low, high = np.percentile(curves[drawn].mean(axis=1), [2.5, 97.5], axis=0)
     return low, high
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Methods on one task: the returns of each by seed and episode, and the printed score of each."""
+
+    returns: Sequence[Sequence[Sequence[float]]]
+    printed: Sequence[float]
+
+
+def rank_correlation(tasks: Sequence[Ranked]) -> tuple[float, Interval | None]:
+    """Kendall's τ-b between the methods' order here and the printed one, averaged over tasks; its interval.
+
+    A method's score here is the mean of its seeds' means. The interval draws seeds with replacement, and from
+    each of them episodes; with single seeds it therefore says what the episodes leave open, and nothing of
+    what other seeds would do. It is None if every score is a single return.
+    """
+    if not tasks or any(len(task.printed) != len(task.returns) or len(task.printed) < 2 for task in tasks):
+        raise ValueError("every task needs two methods or more, each with a printed score")
+    point = float(np.mean([_tau(_seed_means(task), task.printed) for task in tasks]))
+    if all(len(seeds) == 1 and len(seeds[0]) == 1 for task in tasks for seeds in task.returns):
+        return point, None
+    generator = np.random.default_rng(SEED)
+    drawn = []
+    for task in tasks:
+        scores = np.stack([_drawn_mean(seeds, generator) for seeds in task.returns], axis=-1)
+        drawn.append(_tau(scores, task.printed))
+    low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
+    return point, (float(low), float(high))
+
+
+def _seed_means(task: Ranked) -> Floats:
+    means = [np.mean([np.mean(episodes) for episodes in seeds]) for seeds in task.returns]
+    return np.array(means, np.float64)
+
+
+def _drawn_mean(seeds: Sequence[Sequence[float]], generator: np.random.Generator) -> Floats:
+    """Means (RESAMPLES,) over seeds drawn with replacement and, in each, over episodes drawn likewise."""
+    counts = np.array([len(episodes) for episodes in seeds])
+    padded = np.zeros((len(seeds), counts.max()))
+    for row, episodes in zip(padded, seeds, strict=True):
+        row[: len(episodes)] = episodes
+    chosen = generator.integers(len(seeds), size=(RESAMPLES, len(seeds)))
+    fractions = generator.random((RESAMPLES, len(seeds), counts.max()))
+    episodes = (fractions * counts[chosen][..., None]).astype(int)
+    kept = np.arange(counts.max()) < counts[chosen][..., None]  # as many as the seed has
+    sums = (padded[chosen[..., None], episodes] * kept).sum(axis=-1)
+    return (sums / counts[chosen]).mean(axis=-1)
+
+
+def _tau(scores: Floats, printed: ArrayLike) -> Floats:
+    """Kendall's τ-b along the last axis; 0 where all are tied."""
+    printed = np.asarray(printed, np.float64)
+    left, right = np.triu_indices(len(printed), 1)
+    ours = np.sign(scores[..., left] - scores[..., right])
+    theirs = np.sign(printed[left] - printed[right])
+    norm = np.sqrt((ours**2).sum(axis=-1) * (theirs**2).sum(axis=-1))
+    return np.where(norm > 0, (ours * theirs).sum(axis=-1) / np.maximum(norm, 1), 0.0)
 
 
 def standard_deviation(scores: Sequence[float]) -> float | None:

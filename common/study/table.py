@@ -2,31 +2,44 @@
 
 import math
 import statistics as standard
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from common.config.shifts import ROBOT_TASKS
-from common.run.published import Score, printed
+from common.run.published import Comparison, Score, compared, conditions_text, unmet_text
 from common.study import statistics
 from common.study.definition import Study
 from common.study.folders import FoundRun
 from common.study.results import Results
-from common.study.statistics import Interval
+from common.study.statistics import Interval, Ranked
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One agent on one task under one shift: the mean return of each seed's last evaluation."""
+    """One agent on one task under one shift: what each seed's last evaluation returned, by episode.
 
-    scores: tuple[float, ...]
-    episodes: int
-    """Per seed."""
-    published: Score | None
+    `planned` is the number of seeds that the study asks for; 0 for a cell that it leaves out.
+    """
+
+    task: str
+    returns: tuple[tuple[float, ...], ...]
+    planned: int
+    comparison: Comparison | None
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The mean return of each seed."""
+        return tuple(map(standard.fmean, self.returns))
+
+    @property
+    def episodes(self) -> int:
+        """Episodes per seed, at most."""
+        return max(map(len, self.returns), default=0)
 
     @property
     def mean(self) -> float | None:
         """Mean over seeds; None if there is none."""
-        return standard.fmean(self.scores) if self.scores else None
+        return standard.fmean(self.scores) if self.returns else None
 
     @property
     def deviation(self) -> float | None:
@@ -34,10 +47,26 @@ class Cell:
         return statistics.standard_deviation(self.scores)
 
     @property
+    def published(self) -> Score | None:
+        """The printed score of the cell's method, whether or not our runs meet its conditions."""
+        return self.comparison.score if self.comparison else None
+
+    @property
+    def meets_conditions(self) -> bool:
+        """Whether our runs meet all conditions of the published score."""
+        return self.comparison is not None and not self.comparison.unmet
+
+    @property
     def difference(self) -> float | None:
-        """Ours minus the published mean in pooled standard deviations, where that can be computed."""
+        """Ours minus the published mean in pooled standard deviations.
+
+        None where that cannot be computed, or where the two do not measure the same: our runs do not meet the
+        published one's conditions, or the task is a robotic one, whose arm is another.
+        """
         score = self.published
-        if not self.scores or score is None or not score.usable or score.deviation is None or not score.seeds:
+        if not self.meets_conditions or self.task in ROBOT_TASKS or not self.scores:
+            return None
+        if score is None or not score.usable or score.deviation is None or not score.seeds:
             return None
         return statistics.difference_in_pooled_deviations(
             self.scores, score.mean, score.deviation, score.seeds
@@ -56,7 +85,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Average:
-    """Means of the cells above, by column; None where a cell is missing."""
+    """Means of cells above, by column; None where a cell is missing."""
 
     label: str
     ours: tuple[float | None, ...]
@@ -65,7 +94,7 @@ class Average:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One column over the whole block; None where a cell is missing.
+    """One column over the rows of a block that count; None where a cell is missing.
 
     `interquartile_mean` has a 95% interval; `beaten` is the probability that a run of the subject beats one
     of this column, with its own.
@@ -80,16 +109,41 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
+class Order:
+    """How well the order of the agents agrees with the published one: Kendall's τ with its 95% interval."""
+
+    label: str
+    agents: int
+    tau: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
 class Block:
-    """Rows that belong together: a shift's tasks, or a robotic task's shifts."""
+    """Rows that belong together: a shift's tasks, or a robotic task's shifts.
+
+    Averages and aggregates are of the rows whose labels are in `counted`.
+    """
 
     title: str
     digits: int
     rows: tuple[Row, ...]
+    counted: tuple[str, ...]
     average: Average | None
     aggregates: tuple[Aggregate, ...]
+    orders: tuple[Order, ...]
     strata: dict[str, list[list[float]]]
     """By column, the scores of its runs by task, for profiles; complete columns only."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the finished runs of a column took on one device, as wall time."""
+
+    column: str
+    device: str
+    runs: int
+    hours: float
 
 
 @dataclass(frozen=True)
@@ -98,6 +152,7 @@ class Table:
 
     study: Study
     blocks: tuple[Block, ...]
+    costs: tuple[Cost, ...]
     notes: tuple[str, ...]
     left_out: tuple[FoundRun, ...]
 
@@ -107,29 +162,46 @@ def build(results: Results) -> Table:
     study = results.study
     suite = [task for task in study.tasks if task not in ROBOT_TASKS]
     blocks = []
-    for shift in study.shifts:
-        if suite:
-            rows = [_row(results, task, shift, task) for task in suite]
-            strata = {
-                column: [list(row.cells[index].scores) for row in rows]
-                for index, column in enumerate(study.columns)
-            }
-            blocks.append(_block(study, shift, 0, rows, rows, "average", strata))
-    for task in study.tasks:
-        if task in ROBOT_TASKS:
-            rows = [_row(results, task, shift, shift) for shift in study.shifts]
-            tests = [row for row in rows if row.shift != "train"]
-            strata = {column: [_means_over(results, task, column, tests)] for column in study.columns}
-            blocks.append(_block(study, task, 1, rows, tests, "average of tests", strata))
-    return Table(study, tuple(blocks), results.notes, tuple(results.left_out))
+    if suite:
+        blocks += [_suite_block(results, shift, suite) for shift in study.shifts]
+    blocks += [_robot_block(results, task) for task in study.tasks if task in ROBOT_TASKS]
+    notes = [*results.notes, *_published_notes(study, [row for block in blocks for row in block.rows])]
+    return Table(study, tuple(blocks), _costs(results), tuple(notes), tuple(results.left_out))
+
+
+PUBLISHED = "Published scores: "
+"""What the note on their conditions begins with."""
+
+
+def comparisons(study: Study, rows: Sequence[Row]) -> dict[tuple[str, str], Comparison]:
+    """The published scores in some rows, by task and column."""
+    return {
+        (row.task, column): cell.comparison
+        for row in rows
+        for column, cell in zip(study.columns, row.cells, strict=True)
+        if cell.comparison is not None
+    }
+
+
+def _published_notes(study: Study, rows: list[Row]) -> list[str]:
+    """Under which conditions the published scores were made, and which of them ours do not meet."""
+    found = comparisons(study, rows)
+    if not found:
+        return []
+    unmet = unmet_text(found)
+    starred = f"* Published of other settings than ours, so not compared in numbers: {unmet}."
+    return [f"{PUBLISHED}{conditions_text(found)}.", *[starred] * bool(unmet)]
 
 
 def lead(row: Row, subject: int) -> tuple[float, float | None] | None:
     """How far the subject's mean lies above the best of the other columns, also in percent of that one.
 
-    None if a cell is missing or there is no other column; no percentage of a mean that is not positive.
+    None if a planned cell is missing or there is no other column; no percentage of a mean below or at zero.
     """
-    return _lead([cell.mean for cell in row.cells], subject)
+    return _lead(
+        [cell.mean for index, cell in enumerate(row.cells) if cell.planned or index == subject],
+        sum(bool(cell.planned) for cell in row.cells[:subject]),
+    )
 
 
 def average_lead(average: Average, subject: int) -> tuple[float, float | None] | None:
@@ -146,20 +218,72 @@ def _lead(means: Sequence[float | None], subject: int) -> tuple[float, float | N
     return difference, 100 * difference / best if best > 0 else None
 
 
+def _suite_block(results: Results, shift: str, tasks: list[str]) -> Block:
+    study = results.study
+    rows = [_row(results, task, shift, task) for task in tasks]
+    begun = [index for index in range(len(study.columns)) if any(row.cells[index].returns for row in rows)]
+    # A task that an agent lacks would count for some agents only.
+    counted = [row for row in rows if begun and all(row.cells[index].returns for index in begun)]
+    strata = {
+        study.columns[index]: [list(row.cells[index].scores) for row in counted] for index in begun if counted
+    }
+    average = _average("average", counted) if len(counted) > 1 else None
+    orders = _orders(rows, rows)
+    return _block(study, shift, 0, rows, counted, average, orders, strata)
+
+
+def _robot_block(results: Results, task: str) -> Block:
+    study = results.study
+    rows = [_row(results, task, shift, shift) for shift in study.shifts]
+    tests = [row for row in rows if row.shift != "train"]
+    means = {column: _means_over(results, task, column, tests) for column in study.columns}
+    strata = {column: [scores] for column, scores in means.items() if scores}
+    average = _average("average of tests", tests) if len(tests) > 1 else None
+    # The shifts of one run are no independent runs, so their τ has no mean with an interval.
+    return _block(study, task, 1, rows, tests, average, _orders(rows, []), strata)
+
+
+def _block(
+    study: Study, title: str, digits: int, rows: list[Row], counted: list[Row], average: Average | None,
+    orders: tuple[Order, ...], strata: dict[str, list[list[float]]],
+) -> Block:  # fmt: skip
+    aggregates = tuple(_aggregate(column, strata, study.subject) for column in study.columns)
+    labels = tuple(row.label for row in counted)
+    return Block(title, digits, tuple(rows), labels, average, aggregates, orders, strata)
+
+
 def _row(results: Results, task: str, shift: str, label: str) -> Row:
     cells = []
     for column in results.study.columns:
-        returns = [reading.final_returns(shift) for reading in results.of(task, column)]
-        returns = [episodes for episodes in returns if episodes]
-        table = results.study.published
+        runs = [reading for reading in results.of(task, column) if reading.final_returns(shift)]
         cells.append(
             Cell(
-                tuple(map(standard.fmean, returns)),
-                max(map(len, returns), default=0),
-                printed(table, column, task, shift) if table else None,
+                task,
+                tuple(reading.final_returns(shift) for reading in runs),
+                len(results.study.seeds_of(task, column)),
+                _comparison(results, runs, task, column, shift),
             )
         )
     return Row(task, shift, label, tuple(cells))
+
+
+def _comparison(
+    results: Results, runs: list[FoundRun], task: str, column: str, shift: str
+) -> Comparison | None:
+    """The published score of a cell, with all that a run of it, or the planned one, does not meet."""
+    table = results.study.published
+    if table is None:
+        return None
+    made = [(reading.config, _procedural(reading.provenance)) for reading in runs if reading.config]
+    planned = [(run.config, False) for run in results.study.runs if (run.task, run.column) == (task, column)]
+    found = [compared(config, shift, table, column, other) for config, other in made or planned[:1]]
+    known = [comparison for comparison in found if comparison is not None]
+    return max(known, key=lambda comparison: len(comparison.unmet)) if len(known) == len(found) > 0 else None
+
+
+def _procedural(provenance: Mapping[str, object]) -> bool:
+    data = provenance.get("data")
+    return isinstance(data, dict) and data.get("source") == "procedural"
 
 
 def _means_over(results: Results, task: str, column: str, rows: list[Row]) -> list[float]:
@@ -170,16 +294,6 @@ def _means_over(results: Results, task: str, column: str, rows: list[Row]) -> li
         if scores and len(scores) == len(rows):
             means.append(standard.fmean(scores))
     return means
-
-
-def _block(
-    study: Study, title: str, digits: int, rows: list[Row], averaged: list[Row], label: str,
-    strata: dict[str, list[list[float]]],
-) -> Block:  # fmt: skip
-    complete = {column: scores for column, scores in strata.items() if scores and all(scores)}
-    average = _average(label, averaged) if len(averaged) > 1 else None
-    aggregates = tuple(_aggregate(column, complete, study.subject) for column in study.columns)
-    return Block(title, digits, tuple(rows), average, aggregates, complete)
 
 
 def _average(label: str, rows: list[Row]) -> Average:
@@ -205,3 +319,39 @@ def _aggregate(column: str, strata: dict[str, list[list[float]]], subject: str) 
     if subject in strata and column != subject:
         beaten, beaten_interval = statistics.probability_of_improvement(strata[subject], scores)
     return Aggregate(column, sum(map(len, scores)), point, interval, beaten, beaten_interval)
+
+
+def _orders(rows: list[Row], together: list[Row]) -> tuple[Order, ...]:
+    """The order of each row's agents, then the mean over the rows `together` if these are several."""
+    ranked = {row.label: found for row in rows if (found := _ranked(row)) is not None}
+    orders = [
+        Order(label, len(found.printed), *statistics.rank_correlation([found]))
+        for label, found in ranked.items()
+    ]
+    means = [ranked[row.label] for row in together if row.label in ranked]
+    if len(means) > 1:
+        least = min(len(found.printed) for found in means)
+        orders.append(Order("mean", least, *statistics.rank_correlation(means)))
+    return tuple(orders)
+
+
+def _ranked(row: Row) -> Ranked | None:
+    """The agents of a row that have both scores; None for fewer than two."""
+    both = [(cell.returns, cell.published.mean) for cell in row.cells if cell.returns and cell.published]
+    if len(both) < 2:
+        return None
+    return Ranked([returns for returns, _ in both], [mean for _, mean in both])
+
+
+def _costs(results: Results) -> tuple[Cost, ...]:
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for reading in results.done:
+        if reading.seconds is not None:
+            place = (reading.run.column, str(reading.provenance.get("device", "unknown")))
+            seconds.setdefault(place, []).append(reading.seconds)
+    return tuple(
+        Cost(column, device, len(found), math.fsum(found) / 3600)
+        for name in results.study.columns
+        for (column, device), found in seconds.items()
+        if column == name
+    )

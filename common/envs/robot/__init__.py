@@ -7,6 +7,7 @@ import numpy as np
 from dm_control import composer, mjcf
 from dm_control.mujoco import Physics
 
+from common.config.shifts import ROBOT_CAMERAS
 from common.envs.looks import wear
 from common.envs.presets import Preset
 from common.envs.robot.arena import BACKGROUND_GEOMS, FIRST_PERSON, THIRD_PERSON
@@ -22,10 +23,12 @@ TASKS: dict[str, tuple[Callable[[str], ToolTask], str]] = {
 """Class and default action axes."""
 
 ACTION_AXES = ("xy", "xyz")
-CAMERAS = {"third_person": THIRD_PERSON, "first_person": FIRST_PERSON}
+CAMERAS: dict[str, str] = dict(zip(ROBOT_CAMERAS, (THIRD_PERSON, FIRST_PERSON), strict=True))
 
 
-def build(task: str, random: np.random.RandomState, action_axes: str | None, camera: str | None) -> Simulator:
+def build(
+    task: str, random: np.random.RandomState, action_axes: str | None, camera: int | str | None
+) -> Simulator:
     """The simulator of "robot_reach" or "robot_peg_in_box", drawing its episodes from `random`.
 
     Args:
@@ -38,12 +41,13 @@ def build(task: str, random: np.random.RandomState, action_axes: str | None, cam
         UserError: unknown axes or camera.
     """
     make, own_axes = TASKS[task]
-    axes, camera = action_axes or own_axes, camera or "third_person"
-    for key, value, known in (("action_axes", axes, ACTION_AXES), ("camera", camera, tuple(CAMERAS))):
+    axes = action_axes or own_axes
+    camera = ROBOT_CAMERAS[0] if camera is None else camera
+    for key, value, known in (("action_axes", axes, ACTION_AXES), ("camera", camera, ROBOT_CAMERAS)):
         if value not in known:
-            raise UserError(f"unknown env.{key} '{value}': {did_you_mean(value, known)}")
+            raise UserError(f"unknown env.{key} '{value}': {did_you_mean(str(value), known)}")
     environment = composer.Environment(make(axes), random_state=random, recompile_mjcf_every_episode=False)
-    number = cast(mjcf.Physics, environment.physics).model.name2id(CAMERAS[camera], "camera")
+    number = cast(mjcf.Physics, environment.physics).model.name2id(CAMERAS[str(camera)], "camera")
     return Simulator(environment, random, RobotAppearance(environment.task), number)
 
 

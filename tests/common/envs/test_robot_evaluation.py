@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from common.config.loading import load
 from common.run.evaluate import Evaluator, summary_table
 
 
@@ -28,5 +29,5 @@ def test_records_hold_the_tasks_reports_at_the_episodes_end() -> None:
 
 def test_tables_warn_against_comparing_raw_scores() -> None:
     records = [{"shift": "test1", "return": 100.0}]
-    assert "another arm" in summary_table(records, "smg", "robot_peg_in_box")
-    assert "another arm" not in summary_table(records, "smg", "walker_walk")
+    assert "another arm" in summary_table(records, load("smg", "robot_peg_in_box", "paper"))
+    assert "another arm" not in summary_table(records, load("smg", "walker_walk", "paper"))

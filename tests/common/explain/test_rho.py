@@ -49,7 +49,7 @@ def test_the_share_is_that_of_the_policys_frames(tmp_path):
 def test_the_table_suggests_and_compares():
     config = load("smg", "walker_walk", "paper")
     lines = table(config, 500, {"random actions": Share(0.06714, 0.0123)}).splitlines()
-    assert lines[0] == "walker_walk, env.model dmcgb, 84x84, 500 agent steps"
+    assert lines[0] == "walker_walk, camera 0, env.model dmcgb, 84x84, 500 agent steps"
     assert lines[2].split() == ["random", "actions", "0.0671", "±", "0.0123", "0.067", "0.933"]
     assert lines[3].split() == ["configs/", "0.06", "0.95"]
 

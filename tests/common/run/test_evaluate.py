@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from common.config.loading import load
 from common.run.evaluate import Evaluator, summary_table
 
 ARGUMENTS = {"task": "walker_walk", "action_repeat": 8, "episode_steps": 64, "seed": 3}
@@ -49,8 +50,57 @@ def test_every_shift_plays_the_same_episodes_and_each_evaluation_others(one_by_o
     assert returns[2] != returns[3]
 
 
+def evaluated(**returns):
+    return [{"shift": shift, "return": value} for shift, values in returns.items() for value in values]
+
+
+def row(table, shift):
+    [line] = [line for line in table.splitlines() if line.split()[0] == shift]
+    return " ".join(line.split()[1:])
+
+
 def test_table_shows_mean_spread_and_the_papers_number():
-    records = [{"shift": "video_hard", "return": value} for value in (700.0, 800.0)]
-    table = summary_table(records, "smg", "walker_walk")
-    assert "750.0 ± 70.7" in table and "814 ± 51 (SMG poster)" in table
-    assert "2 episodes of one seed" in table
+    table = summary_table(
+        evaluated(train=[3.0, 5.0], video_hard=[700.0, 800.0]), load("smg", "walker_walk", "paper")
+    )
+    assert row(table, "train") == "4.0 ± 1.4 -"
+    assert row(table, "video_hard") == "750.0 ± 70.7 814 ± 51 (SMG poster)"
+    assert table.endswith("ours: mean ± sd over 2 episodes of one seed; paper: mean ± sd over seeds")
+
+
+def test_table_shows_no_score_of_another_protocol_and_says_why():
+    table = summary_table(
+        evaluated(train=[3.0, 5.0], video_easy=[1.0, 1.0]), load("sgqn", "finger_spin", "paper")
+    )
+    assert row(table, "train") == "4.0 ± 1.4 -"
+    assert row(table, "video_easy") == "1.0 ± 0.0 956 ± 26 (SGQN table 5)"
+    assert "no paper beside train: SGQN table 2 is of action repeat 4 (here 2)" in table
+    laptop = summary_table(evaluated(train=[1.0], video_easy=[1.0]), load("sgqn", "walker_walk", "laptop"))
+    assert (
+        "no paper beside train: SGQN table 2 is of 500,000 agent steps (here 15,000), batch 128 (here 64), "
+        in laptop
+    )
+    assert "paper: mean" not in laptop
+
+
+def test_one_episode_has_no_deviation():
+    table = summary_table(evaluated(train=[3.0], video_hard=[4.0]), load("smg", "walker_walk", "paper"))
+    assert row(table, "train") == "3.0 -"
+    assert row(table, "video_hard") == "4.0 814 ± 51 (SMG poster)"
+    assert "ours: one episode of one seed" in table
+    columns = {
+        line.index(word) for line, word in zip(table.splitlines(), ("paper", "-", "814"), strict=False)
+    }
+    assert len(columns) == 1
+
+
+def test_table_says_of_procedural_backgrounds():
+    records = [record | {"background": "procedural/3"} for record in evaluated(video_hard=[1.0, 2.0])]
+    assert "benchmark's backgrounds (here procedural)" in summary_table(
+        records, load("smg", "walker_walk", "paper")
+    )
+
+
+def test_table_ends_with_what_else_to_know():
+    table = summary_table(evaluated(video_easy=[1.0]), load("smg", "walker_walk", "smoke"), "Beware.")
+    assert table.endswith("\nBeware.")

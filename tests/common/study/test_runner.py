@@ -118,14 +118,13 @@ def test_a_signal_stops_all_attempts_and_the_study_waits_for_them(runs: Sequence
     def until_stopped(run: PlannedRun, stopping: Event) -> int:
         if both.wait(60) == 0:
             os.kill(os.getpid(), SIGTERM)
-        stopping.wait(60)
-        saved.append(run.column)
+        saved.append((run.column, stopping.wait(60)))
         return 75
 
     with pytest.raises(Interruption) as stop:
         bring(runs, until_stopped, workers=2)
     assert stop.value.status == 75
-    assert sorted(saved) == ["drq", "sac"]
+    assert sorted(saved) == [("drq", True), ("sac", True)]
 
 
 def test_a_study_that_is_done_starts_nothing_and_prints_its_table(

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from common.study import statistics
+from common.study.statistics import Ranked
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 
@@ -83,6 +85,60 @@ def test_difference_in_pooled_deviations_by_hand() -> None:
 def test_difference_of_a_single_seed_uses_the_published_deviation() -> None:
     assert statistics.difference_in_pooled_deviations([20], 10, 4, 5) == pytest.approx(2.5)
     assert statistics.difference_in_pooled_deviations([20], 10, 0, 5) is None
+
+
+def ranked(scores: list[float], printed: list[float]) -> Ranked:
+    return Ranked([[[score]] for score in scores], printed)
+
+
+def test_rank_correlation_by_hand() -> None:
+    # Of the six pairs five stand in the printed order and one is swapped.
+    assert statistics.rank_correlation([ranked([1, 2, 4, 3], [10, 20, 30, 40])]) == (
+        pytest.approx((5 - 1) / 6),
+        None,
+    )
+    assert statistics.rank_correlation([ranked([3, 2, 1], [1, 2, 3])])[0] == -1
+    # Averaged over tasks, whatever the number of methods.
+    pair = [ranked([1, 2], [5, 6]), ranked([1, 2, 4, 3], [10, 20, 30, 40])]
+    assert statistics.rank_correlation(pair)[0] == pytest.approx((1 + 4 / 6) / 2)
+    assert statistics.rank_correlation([ranked([5, 5], [1, 2])])[0] == 0
+
+
+def test_rank_correlation_is_scipys() -> None:
+    generator = np.random.default_rng(3)
+    for _ in range(50):
+        scores, printed = generator.integers(0, 5, size=(2, 7)).astype(float)  # with ties
+        expected = stats.kendalltau(scores, printed)[0]
+        assert statistics.rank_correlation([ranked([*scores], [*printed])])[0] == pytest.approx(expected)
+
+
+def test_the_rank_correlations_interval_is_of_seeds_and_episodes() -> None:
+    # The second method's mean over drawn seeds is 0, 5 or 10, so a quarter of the draws reverse the order.
+    seeds = statistics.rank_correlation([Ranked([[[4.0], [4.0]], [[0.0], [10.0]]], [1, 2])])
+    assert seeds == (1, (-1, 1))
+    # The same of single seeds with two episodes, and of seeds with other numbers of episodes.
+    assert statistics.rank_correlation([Ranked([[[4.0]], [[0.0, 10.0]]], [1, 2])]) == (1, (-1, 1))
+    assert statistics.rank_correlation([Ranked([[[4.0], [4.0] * 3], [[0.0, 10.0]]], [1, 2])]) == (1, (-1, 1))
+    # No draw changes the order of what lies apart.
+    apart = Ranked([[[1.0, 2.0], [3.0]], [[10.0, 12.0, 11.0]], [[30.0], [20.0, 40.0]]], [1, 2, 3])
+    assert statistics.rank_correlation([apart]) == (1, (1, 1))
+
+
+def test_drawn_means_have_the_bootstraps_mean_and_deviation() -> None:
+    # One seed of three episodes: the mean of three draws has the episodes' variance over three.
+    drawn = statistics._drawn_mean([[0.0, 3.0, 9.0]], np.random.default_rng(0))
+    assert drawn.mean() == pytest.approx(4, abs=0.1)
+    assert drawn.std() == pytest.approx(np.std([0, 3, 9]) / 3**0.5, rel=0.03)
+    # Two seeds of one episode and of three: seeds weigh the same.
+    drawn = statistics._drawn_mean([[10.0], [0.0, 0.0, 0.0]], np.random.default_rng(0))
+    assert drawn.mean() == pytest.approx(5, abs=0.15)
+    assert set(drawn) == {0.0, 5.0, 10.0}
+
+
+def test_a_task_without_two_methods_has_no_order() -> None:
+    for tasks in ([], [ranked([1], [2])], [Ranked([[[1.0]], [[2.0]]], [1])]):
+        with pytest.raises(ValueError, match="two methods or more"):
+            statistics.rank_correlation(tasks)
 
 
 def test_empty_tasks_are_refused() -> None:

@@ -13,6 +13,7 @@ from selenium.webdriver.common.by import By
 from common.errors import UserError
 from common.study import command
 from common.study.definition import load_study
+from common.study.formats import MISSING
 from common.study.report import learning_curves
 from common.study.results import collect
 from tests.browser import errors, loaded, show
@@ -71,7 +72,7 @@ def test_it_is_whole_and_what_run_folders_say_is_text(page: Path) -> None:
     assert all(link is not None and link.startswith(("#", "data:image/png;base64,")) for link in links)
     titles = ["Scores", "Learning curves", "Performance profiles", "Pictures", "Runs"]
     assert [text for text in parsed.texts if text in titles] == titles + titles  # once in the navigation
-    assert parsed.texts.count("200 ± 1") == 1 and "missing" in parsed.texts
+    assert parsed.texts.count("200 ± 1") == 1 and MISSING in parsed.texts
     # Five cells under five shifts each, and no band as one evaluation's returns are all there is.
     series = [
         attributes["data-series"]
@@ -130,7 +131,7 @@ def test_tables_sort_and_agents_hide_by_a_click(browser: webdriver.Chrome, page:
     assert column(browser, 1) == ["walker_walk", "finger_spin"]
     for _ in range(2):  # a missing cell is last in either order
         smg.click()
-        assert column(browser, 4)[1] == "missing"
+        assert column(browser, 4)[1] == MISSING
 
     def shown(series: int) -> list[bool]:
         parts = browser.find_elements(By.CSS_SELECTOR, f"#curves .plot [data-series='{series}']")

@@ -8,10 +8,9 @@ its end.
 
 import ctypes
 import os
+import runpy
 import signal
 import sys
-
-from common import cli
 
 _PR_SET_PDEATHSIG = 1
 
@@ -23,4 +22,5 @@ if __name__ == "__main__":
         # It may have died before it could be watched.
         if os.getppid() != int(parent):
             sys.exit(75)
-    sys.exit(cli.main(arguments))
+    sys.argv[1:] = arguments
+    runpy.run_module("common.cli", run_name="__main__")

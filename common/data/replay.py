@@ -146,10 +146,10 @@ class Replay:
         """Transitions that can be sampled."""
         return self._transition_count - self._oldest
 
-    def start_episode(self, frame: np.ndarray) -> None:
-        """Begin an episode with its first frame, uint8 (3, H, W)."""
+    def start_episode(self, obs: np.ndarray) -> None:
+        """Begin an episode with its first observation, uint8 (3 · frames, H, W), or its first frame alone."""
         self._episode.clear()
-        self._write_frame(frame)
+        self._write_frame(obs[-self.frame_shape[0] :])
 
     def enter_episode(self, obs: np.ndarray) -> None:
         """Begin in the midst of an episode, with its newest observation, uint8 (3 · frames, H, W)."""
@@ -157,14 +157,16 @@ class Replay:
         for frame in np.split(obs, self.frames):
             self._write_frame(frame)
 
-    def add(self, action: np.ndarray, reward: float, frame: np.ndarray, terminated: bool) -> None:
-        """Add the step that took `action` (A,), earned `reward` and showed `frame`, uint8 (3, H, W).
+    def add(self, action: np.ndarray, reward: float, obs: np.ndarray, terminated: bool) -> None:
+        """Add the step that took `action` (A,), earned `reward` and led to `obs`; its newest frame is kept.
 
-        `terminated` is true only where the task itself ended, not at a time limit.
+        Args:
+            obs: uint8 (3 · frames, H, W), oldest frame first, or the newest frame alone.
+            terminated: true only where the task itself ended, not at a time limit.
         """
         if not self._episode:
             raise RuntimeError("start_episode must come before the first add")
-        self._write_frame(frame)
+        self._write_frame(obs[-self.frame_shape[0] :])
         missing = self.frames + 1 - len(self._episode)
         window = np.array([self._episode[0]] * missing + list(self._episode))
         row = self._transition_count % self.capacity

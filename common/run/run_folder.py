@@ -145,11 +145,21 @@ class RunFolder:
             except OSError as error:
                 raise UserError(f"run folder {self.path} cannot be written ({error.strerror})") from error
 
+    def note(self, key: str, finding: str) -> None:
+        """Add to a list in the provenance what was found while training; a full disk costs only the note."""
+        if self.provenance is None:
+            return
+        self.provenance.setdefault(key, []).append(finding)
+        with contextlib.suppress(OSError):
+            write_atomically(self.path / PROVENANCE, self._provenance_file())
+
+    def _provenance_file(self) -> bytes:
+        return json.dumps(self.provenance, indent=1, default=str).encode()
+
     def _records(self, config: Config) -> dict[str, bytes]:
         """The files that say with what a run is made, last the one that makes the folder a run."""
         assert self.provenance is not None
-        found = json.dumps(self.provenance, indent=1, default=str).encode()
-        return {PROVENANCE: found, RESOLVED_NAME: to_yaml(config).encode()}
+        return {PROVENANCE: self._provenance_file(), RESOLVED_NAME: to_yaml(config).encode()}
 
     def resume_command(self, config: Config) -> str:
         """What to type for the run to go on."""

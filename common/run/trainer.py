@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,6 +54,22 @@ class Sheet(FrameObserver, Protocol):
         ...
 
 
+def to_host(values: Tensor) -> Callable[[], Tensor]:
+    """Send a device's values to the host; what is returned waits for them and gives them."""
+    if values.device.type != "cuda":
+        return lambda: values
+    arriving = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    arriving.copy_(values, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def wait() -> Tensor:
+        arrived.synchronize()
+        return arriving
+
+    return wait
+
+
 class Trainer:
     """One run, from wherever its folder's checkpoint stands to its last step.
 
@@ -84,6 +101,10 @@ class Trainer:
         self.evaluator = parts.evaluator
         self.progress = Progress()
         self.env_restarts = 0  # in this session
+        # A GPU computes the action while the update that follows is being prepared and enqueued. A CPU would
+        # lose the time in which the environment steps beside the update.
+        self.policy_answers_later = parts.agent.device.type == "cuda"
+        self.findings = 0  # of the agent's graphed updates, those already told
         self.latest: dict[str, Tensor] = {}
         self.diagnosis = Diagnosis(self.agent, config.train.log_every)
         self.clock = Clock()
@@ -123,15 +144,19 @@ class Trainer:
     def advance(self) -> None:
         """One agent step: act, update beside the environment, store; log and reset when due."""
         progress = self.progress
-        self.choose_action()
+        chosen = self.choose_action()
         burst = self.learning() and not progress.burst_done
         if burst:
+            progress.action = chosen()
             self.burst()
-            self.choose_action()  # anew, if the environment died meanwhile
-        action = np.asarray(progress.action, np.float32)
+            chosen = self.choose_action()  # anew, if the environment died meanwhile
+        updates = self.learning() and not burst and not progress.updates
+        if updates and self.policy_answers_later:
+            self.update(progress.step, last=True)
+        progress.action = chosen()
         try:
-            self.env.send(action)
-            if self.learning() and not burst and not progress.updates:
+            self.env.send(np.asarray(progress.action, np.float32))
+            if updates and not self.policy_answers_later:
                 self.update(progress.step, last=True)
             with self.clock("wait"):
                 outcome = self.env.receive()
@@ -141,7 +166,9 @@ class Trainer:
         diverged = outcome.info.get("diverged", False)
         with self.clock("store"):
             if not diverged:  # what is seen then does not follow from the action
-                self.replay.add(action, outcome.reward, outcome.obs[-3:], outcome.terminated)
+                self.replay.add(
+                    np.asarray(progress.action, np.float32), outcome.reward, outcome.obs, outcome.terminated
+                )
             self.obs = outcome.obs
         progress.step, progress.updates, progress.action = progress.step + 1, 0, None
         progress.episode["return"] += outcome.reward
@@ -153,19 +180,30 @@ class Trainer:
         self.console.step(progress.step)
         self.lap("random" if progress.step <= self.config.train.random_steps else "step")
 
-    def choose_action(self) -> None:
+    def choose_action(self) -> Callable[[], list[float]]:
         """Choose the next step's action, unless that is done: uniform in the first `train.random_steps`, then
-        drawn from the policy."""
-        if self.progress.action is not None:
-            return
+        drawn from the policy.
+
+        Returns:
+            What gives the action, and waits for it if the device has not computed it yet.
+        """
+        action = self.progress.action
+        if action is not None:
+            return lambda: action
         with self.clock("act"):
             if self.progress.step < self.config.train.random_steps:
-                action = (torch.rand(self.agent.action_size) * 2 - 1).tolist()
-            else:
-                obs = torch.from_numpy(self.obs)[None].to(self.agent.device, non_blocking=True)
-                action = self.agent.act(obs, sample=True)[0].tolist()
-                self.check_finite({"the policy's action": sum(action)})
-        self.progress.action = action
+                drawn = (torch.rand(self.agent.action_size) * 2 - 1).tolist()
+                return lambda: drawn
+            obs = torch.from_numpy(self.obs)[None].to(self.agent.device, non_blocking=True)
+            answer = to_host(self.agent.act(obs, sample=True)[0])
+
+        def finite() -> list[float]:
+            with self.clock("act"):
+                action = answer().tolist()
+            self.check_finite({"the policy's action": sum(action)})
+            return action
+
+        return finite
 
     def learning(self) -> bool:
         """Whether the random steps are over and the replay holds a batch."""
@@ -196,6 +234,10 @@ class Trainer:
             examine = self.diagnosis.examine if last and self.diagnosis.due(step) else None
             self.latest |= self.agent.update(batch, step, examine)
         self.progress.updates += 1
+        for finding in self.agent.graphed_update.findings[self.findings :]:
+            self.findings += 1
+            self.console.say(f"CUDA graph of {finding}")
+            self.folder.note("cuda_graphs", finding)
 
     # Episodes
 
@@ -206,7 +248,7 @@ class Trainer:
         except EnvironmentDied as error:
             self.restart_environment(error)
             return
-        self.replay.start_episode(self.obs[-3:])
+        self.replay.start_episode(self.obs)
         self.progress.episode = {"episode": self.progress.episode["episode"] + 1, "return": 0.0, "length": 0}
 
     def end_episode(self, diverged: bool) -> None:

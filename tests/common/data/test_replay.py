@@ -185,6 +185,18 @@ def test_arrays_that_the_environment_reuses_or_protects_are_copied():
     assert batch.action.tolist() == [[0.5, -0.5]]
 
 
+def test_of_an_observation_its_newest_frame_is_kept():
+    frames = np.random.default_rng(0).integers(0, 256, (6, *SHAPE), dtype=np.uint8)
+    by_frames, by_observations = make_replay(), make_replay()
+    by_frames.start_episode(frames[2])
+    by_observations.start_episode(np.concatenate(frames[:3]))
+    for step in range(3, 6):
+        by_frames.add(np.zeros(2), 1.0, frames[step], False)
+        by_observations.add(np.zeros(2), 1.0, np.concatenate(frames[step - 2 : step + 1]), False)
+    one, two = (memory.newest(3) for memory in (by_frames, by_observations))
+    assert torch.equal(one.obs, two.obs) and torch.equal(one.next_obs, two.next_obs)
+
+
 def test_misuse_is_an_error():
     memory = make_replay()
     with pytest.raises(RuntimeError, match="empty"):
@@ -194,7 +206,7 @@ def test_misuse_is_an_error():
     with pytest.raises(ValueError, match="uint8"):
         memory.start_episode(np.zeros(SHAPE, dtype=np.float32))
     with pytest.raises(ValueError, match="uint8"):
-        memory.start_episode(np.zeros((9, 4, 5), dtype=np.uint8))
+        memory.start_episode(np.zeros((2, 4, 5), dtype=np.uint8))
 
 
 def test_bytes_match_what_is_allocated_and_the_promise():

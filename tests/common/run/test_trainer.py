@@ -7,6 +7,7 @@ import torch
 from common.errors import UserError
 from common.run.device import for_trained, resolve_auto
 from common.run.train import train
+from common.run.trainer import Trainer
 from smg.agent import SMG
 from tests import runs
 
@@ -93,3 +94,21 @@ def test_what_a_gpu_trained_is_looked_at_without_one(tmp_path, capsys):
     assert "cpu instead of cuda:1" in capsys.readouterr().err
     with pytest.raises(UserError, match="use device=cpu compile=eager"):
         resolve_auto(config)
+
+
+def test_numbers_do_not_depend_on_when_the_policys_answer_is_waited_for(tmp_path, monkeypatch):
+    at_once = runs.run(tmp_path / "at_once", "smg", *QUICK)
+    begin, order = Trainer.__init__, []
+
+    def answering_later(self, *arguments, **named):
+        begin(self, *arguments, **named)
+        self.policy_answers_later = True
+        send, update = self.env.send, self.agent.update
+        self.env.send = lambda action: (order.append("send"), send(action))[1]
+        self.agent.update = lambda *arguments: (order.append("update"), update(*arguments))[1]
+
+    monkeypatch.setattr(Trainer, "__init__", answering_later)
+    later = runs.run(tmp_path / "later", "smg", *QUICK)
+    assert runs.metrics(later) == runs.metrics(at_once)
+    assert runs.evaluations(later) == runs.evaluations(at_once)
+    assert order[-4:] == ["update", "send", "update", "send"]

@@ -150,7 +150,7 @@ class Simulator:
         mujoco.mj_step1(self.physics.model.ptr, self.physics.data.ptr)
         self.physics.set_state(state["integration"], sig=_STATE)
         self.physics.data.sensordata[:] = state["sensors"]
-        # A warning counted here would hide the next of its kind from dm_control, which looks for more of them.
+        # A warning counted here would hide the next of its kind from dm_control, which looks for more.
         self.physics.data.ptr.warning.number[:] = 0
         load_random_state_dict(self.random, state["random"])
 

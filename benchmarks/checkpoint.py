@@ -23,7 +23,7 @@ from common.config.schema import Config
 from common.data.replay import Replay
 from common.run import checkpoint
 from common.run.build import build_agent, build_images, episode_length
-from common.run.device import concrete
+from common.run.device import resolve_auto
 
 NEW_TRANSITIONS = 12_000
 ACTION_SIZE = 6
@@ -37,7 +37,7 @@ def main() -> None:
         "--folder", type=Path, help="on the disk to measure; by default that of temporary files"
     )
     arguments = parser.parse_args()
-    config = concrete(
+    config = resolve_auto(
         # The replay on the CPU too: what is measured is the disk.
         load("smg", "walker_walk", "paper", overrides=["device=cpu", "train.batch=4", "data.overlay_bank=16"])
     )

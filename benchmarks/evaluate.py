@@ -13,7 +13,7 @@ from benchmarks.machine import command_line, machine, write_json
 from common import gl
 from common.config.loading import load
 from common.run.build import build_agent, build_images, env_arguments
-from common.run.device import apply_switches, concrete
+from common.run.device import apply_switches, resolve_auto
 from common.run.evaluate import Evaluator
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value")
     arguments = parser.parse_args()
     overrides = [f"env.episode_steps={arguments.steps}", *arguments.overrides]
-    config = concrete(load(arguments.agent, "walker_walk", arguments.preset, overrides=overrides))
+    config = resolve_auto(load(arguments.agent, "walker_walk", arguments.preset, overrides=overrides))
     cores = len(os.sched_getaffinity(0))
     report: dict[str, Any] = {
         "machine": machine(("torch", "mujoco"), config.device) | {"renderer": gl.select_backend().name}

@@ -20,11 +20,12 @@ from benchmarks.machine import command_line, machine, on_gpu, write_json
 from common import gl
 from common.config.loading import load
 from common.run.build import build
+from common.run.clock import Clock
 from common.run.console import Console
-from common.run.device import apply_switches, concrete
+from common.run.device import apply_switches, resolve_auto
 from common.run.run_folder import RunFolder, provenance
 from common.run.signals import Signals
-from common.run.trainer import Clock, Trainer
+from common.run.trainer import Trainer
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "replay.capacity=10000",
         f"run.dir={folder}",
     ]
-    config = concrete(
+    config = resolve_auto(
         load(arguments.agent, "walker_walk", arguments.preset, overrides=[*fixed, *arguments.overrides])
     )
     renderer = gl.select_backend()
@@ -71,7 +72,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         with RunFolder.create(config, provenance(), 0) as run_folder, Signals() as signals:
             trainer = Trainer(config, run_folder, parts, Console(), signals)
             trainer.restore()
-            while trainer.step < config.train.random_steps + arguments.warm_up:
+            while trainer.progress.step < config.train.random_steps + arguments.warm_up:
                 trainer.advance()
             wall = split = timed(trainer, arguments.steps, Clock())
             own = None
@@ -80,9 +81,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 split = timed(trainer, arguments.steps, Clock())
             else:  # a thread that waits for a GPU is busy too
                 own = timed(trainer, arguments.steps, Clock(time.thread_time))
-            trainer.metrics.close()
-            trainer.evaluation_log.close()
-            trainer.mirror.finish()
+            trainer.close()
     finally:
         parts.close()
     return {

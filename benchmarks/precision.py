@@ -17,7 +17,7 @@ from benchmarks.machine import command_line, machine, write_json
 from common.config.loading import load
 from common.config.registry import agent_class
 from common.rl.batch import Batch
-from common.run.device import concrete
+from common.run.device import resolve_auto
 from tests import released
 
 FULL = 2000  # an agent step whose update has every part
@@ -72,7 +72,7 @@ def build(name: str, amp: str, seed: int, stored: dict[str, Any]) -> Any:
     config = load(name, "walker_walk", "paper", overrides=["device=cpu", "compile=eager", f"amp={amp}"])
     torch.manual_seed(seed)
     images = released.tensor(stored["batch/images_1"])
-    return agent_class(name)(concrete(config), 3, lambda count: images[:count])
+    return agent_class(name)(resolve_auto(config), 3, lambda count: images[:count])
 
 
 def losses_and_gradients(agent: Any, inputs: dict[str, Tensor], plan: Any) -> dict[str, tuple[float, Tensor]]:

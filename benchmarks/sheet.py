@@ -18,8 +18,8 @@ from common import gl
 from common.config.loading import load
 from common.explain.files import save_picture
 from common.explain.sheet import Sheet
-from common.run.build import build_agent, build_evaluator, build_images, episode_length
-from common.run.device import apply_switches, concrete
+from common.run.build import build_agent, build_evaluator, build_images
+from common.run.device import apply_switches, resolve_auto
 
 
 def main() -> None:
@@ -44,21 +44,23 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Medians over repeats, in seconds per evaluation."""
     gl.select_backend()
-    config = concrete(load(arguments.agent, "walker_walk", arguments.preset, overrides=arguments.overrides))
+    config = resolve_auto(
+        load(arguments.agent, "walker_walk", arguments.preset, overrides=arguments.overrides)
+    )
     apply_switches(config)
     evaluator = build_evaluator(config)
     without, looking, explaining = [], [], []
     try:
         agent = build_agent(config, evaluator.action_size, build_images(config))
-        sheet = Sheet(agent, config, episode_length(config))
-        evaluator.run(agent, 0, witness=sheet)
+        sheet = Sheet(agent, config)
+        evaluator.run(agent, 0, observer=sheet)
         sheet.finish()
         with tempfile.TemporaryDirectory() as folder:
             for number in range(arguments.repeats):
                 started = time.perf_counter()
                 evaluator.run(agent, number)
                 played = time.perf_counter()
-                evaluator.run(agent, number, witness=sheet)
+                evaluator.run(agent, number, observer=sheet)
                 watched = time.perf_counter()
                 _, picture = sheet.finish()
                 save_picture(Path(folder) / "sheet.png", picture)

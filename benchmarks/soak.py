@@ -30,6 +30,7 @@ import wandb  # noqa: F401
 
 # All that an attempt imports but MuJoCo, which opens the display, so that forked attempts start at once.
 import common.run.build
+import common.run.train
 import common.run.trainer
 import smg.agent  # noqa: F401
 from benchmarks.machine import command_line, machine, write_json
@@ -200,12 +201,12 @@ class Attempt:
                         shared[0] = ACTIVITIES.index(name)
                     return super().__call__(name)
 
-            class SeenConsole(common.run.trainer.Console):
+            class SeenConsole(common.run.train.Console):
                 def burst(self, done: int, of: int) -> None:
                     shared[0] = ACTIVITIES.index("burst")
                     super().burst(done, of)
 
-            common.run.trainer.Clock, common.run.trainer.Console = SeenClock, SeenConsole
+            common.run.trainer.Clock, common.run.train.Console = SeenClock, SeenConsole
             status = cli.main(self.arguments)
             sys.stdout.flush()
             sys.stderr.flush()

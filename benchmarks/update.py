@@ -23,7 +23,7 @@ from common.config.loading import load
 from common.config.registry import agent_class
 from common.config.schema import Config
 from common.rl.batch import Batch
-from common.run.device import apply_switches, concrete
+from common.run.device import apply_switches, resolve_auto
 
 ACTIONS = 6
 FIRST_STEP = 2000  # past the start-up burst
@@ -80,7 +80,7 @@ def main() -> None:
 
 def configured(name: str, preset: str, overrides: list[str]) -> Config:
     """A configuration without any `auto`."""
-    return concrete(load(name, "walker_walk", preset, overrides=overrides))
+    return resolve_auto(load(name, "walker_walk", preset, overrides=overrides))
 
 
 def updating_machine(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -5,6 +5,7 @@ happen there, so that `--help` answers at once.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -21,13 +22,17 @@ Commands = Any  # argparse keeps the type of add_subparsers' result private
 
 STATUSES = """\
 exit status: 0 done; 1 doctor found a problem; 2 bad input, or the run cannot go on; 3 no OpenGL
-renderer; 75 stopped by a scheduler's signal, to be continued with --resume; 130 stopped by Ctrl-C"""
+renderer; 75 stopped by a scheduler's signal, 130 by Ctrl-C: smg train and study run go on where they
+stopped when the command is given again"""
+
+STDERR_NUMBER = 2
 
 OVERRIDES = "set any key of configs/default.yaml; the value is YAML"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; see `STATUSES`."""
+    _make_streams_writable()
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     # argparse fills a list of positional arguments only once; overrides may stand between the options.
@@ -50,6 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read the output has gone (`smg config … | head`); Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _make_streams_writable() -> None:
+    """Let standard output and error take any text: what they cannot show is replaced."""
+    # A file that is opened later must not get the number of a closed stream: libraries write there unasked.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR_NUMBER:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for good
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,9 +104,14 @@ def _add_train(commands: Commands) -> None:
         "smg train --agent smg --task walker_walk --config configs/ablations/smg_no_background.yaml",
         "smg train --agent my_package.my_module:MyAgent --task walker_walk",
         "smg train --resume runs/walker_walk/smg/seed0",
+        "smg train --resume runs/walker_walk/smg/seed0 train.steps=1_000_000",
     )
     _add_selection(parser)
-    parser.add_argument("--resume", metavar="RUN_DIR", help="continue this run, exactly where it stopped")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN_DIR",
+        help="continue this run, exactly where it stopped, as does the command that began it",
+    )
     _add_allow_code(parser)
     parser.set_defaults(run=_train)
 
@@ -106,9 +130,10 @@ def _train(arguments: argparse.Namespace) -> int:
             )
         resume = Path(arguments.resume)
         config = load_run_config(resume, arguments.overrides, arguments.allow_code)
-    from common.run.trainer import train
+    from common.explain.sheet import Sheet
+    from common.run.train import train
 
-    return train(config, resume)
+    return train(config, resume, Sheet)
 
 
 def _add_eval(commands: Commands) -> None:

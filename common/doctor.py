@@ -20,7 +20,8 @@ from common.envs.backgrounds import data_summary
 from common.envs.processes import TrainingEnv
 from common.errors import UserError
 from common.run.build import env_arguments, replay_size, replay_storage
-from common.run.device import concrete
+from common.run.device import resolve_auto
+from common.run.nvidia import training_gpu
 from common.run.run_folder import check_disk
 
 PYTHONS = ((3, 11), (3, 12))
@@ -61,7 +62,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
     yield _finding("Python", _python)
     yield _finding("PyTorch", lambda: _torch(config))
     yield _finding("simulator", _versions)
-    renderer = _finding(RENDERER, _renderer)
+    renderer = _finding(RENDERER, lambda: _renderer(config))
     yield renderer
     if renderer.ok:
         yield _finding("speed", lambda: _speed(config))
@@ -87,7 +88,7 @@ def _python() -> str:
 
 
 def _torch(config: Config) -> str:
-    device = concrete(config).device
+    device = resolve_auto(config).device
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name(device)
     else:
@@ -104,12 +105,23 @@ def _versions() -> str:
     return text
 
 
-def _renderer() -> str:
-    renderer = gl.select_backend()
+def _renderer(config: Config) -> str:
+    """What draws, and on which GPU if it is one."""
+    try:
+        training = training_gpu(resolve_auto(config).device)
+    except UserError:  # which is a finding of its own
+        training = None
+    renderer = gl.select_backend(training)
     text = f"{renderer.backend}: {renderer.name}"
     if renderer.software and gl.has_nvidia_gpu():
         return f"{text} - SOFTWARE RENDERING although there is an NVIDIA GPU; see the warning above"
-    return f"{text} (software)" if renderer.software else text
+    if renderer.software:
+        return f"{text} (software)"
+    where = f"GPU {renderer.gpu}" if renderer.gpu else "EGL does not tell on which GPU"
+    if training is None:
+        return f"{text}, {where}"
+    same = renderer.gpu == training.pci
+    return f"{text}, {where}, which trains" if same else f"{text}, {where}; {training.pci} trains"
 
 
 def _speed(config: Config) -> str:
@@ -161,7 +173,7 @@ def _overlay_images(config: Config) -> str:
 
 def _replay(config: Config) -> str:
     """Memory that the replay takes and disk that its checkpoints take, beside what there is."""
-    config = concrete(config)
+    config = resolve_auto(config)
     env = TrainingEnv(env_arguments(config), own_process=False)
     action_size = env.action_size
     env.close()

@@ -30,6 +30,9 @@ _FOUND = "SMG_GL_RENDERER"
 # What a user may have set, and MuJoCo or PyOpenGL read.
 _BACKEND, _PLATFORM, _DEVICE = "MUJOCO_GL", "PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID"
 
+Devices = tuple[tuple[str | None, int | None], ...]
+"""PCI address and CUDA number of EGL's devices, in EGL's order; None where it does not tell."""
+
 _SOFTWARE = re.compile(r"llvmpipe|softpipe|swrast|swr|software|lavapipe", re.IGNORECASE)
 
 
@@ -68,10 +71,10 @@ class Renderer:
 
 @dataclass(frozen=True)
 class _Finding:
-    """A renderer, and what EGL said of all its devices: PCI address and CUDA number in EGL's order."""
+    """A renderer, and what EGL said of all its devices."""
 
     renderer: Renderer
-    devices: tuple[tuple[str | None, int | None], ...] = ()
+    devices: Devices = ()
     chosen: bool = False  # the device, by the user
 
 
@@ -136,8 +139,11 @@ def _environment(backend: str) -> dict[str, str]:
 def _read(record: str) -> _Finding:
     """A finding that this process or its parent stored."""
     stored: dict[str, Any] = json.loads(record)
-    devices = tuple((pci, cuda) for pci, cuda in stored["devices"])
-    return _Finding(Renderer(**stored["renderer"]), devices, stored["chosen"])
+    return _Finding(Renderer(**stored["renderer"]), _devices(stored), stored["chosen"])
+
+
+def _devices(record: Mapping[str, Any]) -> Devices:
+    return tuple((pci, cuda) for pci, cuda in record["devices"])
 
 
 def _search() -> _Finding:
@@ -191,9 +197,8 @@ def _probe(backend: str) -> _Finding | str:
         return f"no frame within {PROBE_SECONDS} s"
     if process.returncode == 0 and process.stdout:
         answer = json.loads(process.stdout)
-        devices = tuple((pci, cuda) for pci, cuda in answer["devices"])
-        gpu = None if answer["drawing"] is None else devices[answer["drawing"]][0]
-        name = answer["renderer"]
+        name, devices, drawing = answer["renderer"], _devices(answer), answer["drawing"]
+        gpu = None if drawing is None else devices[drawing][0]
         return _Finding(Renderer(backend, name, is_software(name), gpu), devices)
     # What is destroyed after the error complains too.
     lines = process.stderr.partition("Exception ignored in")[0].strip().splitlines()
@@ -223,7 +228,7 @@ def _move(found: _Finding, gpu: Gpu) -> _Finding:
     return found
 
 
-def _index(devices: tuple[tuple[str | None, int | None], ...], gpu: Gpu) -> int | None:
+def _index(devices: Devices, gpu: Gpu) -> int | None:
     """Where EGL has a GPU: by its PCI address, else by CUDA's number; None if EGL tells neither."""
     for index, (pci, _) in enumerate(devices):
         if pci == gpu.pci:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from common.config.loading import load
 from common.config.registry import agent_class
-from common.run.device import concrete
+from common.run.device import resolve_auto
 
 NEGLIGIBLE = 1e-7  # gradient that the fixtures' tolerances ignore
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -46,7 +46,7 @@ def tensor(array: np.ndarray) -> Tensor:
 
 def small(name: str, *overrides: str) -> Any:
     """An agent of the fixtures' size with weights of its own; overlay images are black."""
-    config = concrete(load(name, "walker_walk", "smoke", overrides=[*SIZES, *overrides]))
+    config = resolve_auto(load(name, "walker_walk", "smoke", overrides=[*SIZES, *overrides]))
     return agent_class(name)(config, action_size=3, images=lambda count: torch.zeros(count, 3, 84, 84))
 
 

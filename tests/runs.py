@@ -9,8 +9,9 @@ from wandb.proto import wandb_internal_pb2  # pyright: ignore
 
 from common.config.loading import load
 from common.config.schema import Config
+from common.explain.sheet import Sheet
 from common.run.records import read_json_lines
-from common.run.trainer import train
+from common.run.train import train
 
 WALL_CLOCK = ("seconds", "time/")
 """Metrics that differ from run to run."""
@@ -28,7 +29,7 @@ def smoke(folder: Path, agent: str = "sac", *overrides: str, task: str = "walker
 
 def run(folder: Path, agent: str = "sac", *overrides: str, task: str = "walker_walk") -> Path:
     """Train such a configuration to its end."""
-    assert train(smoke(folder, agent, *overrides, task=task)) == 0
+    assert train(smoke(folder, agent, *overrides, task=task), make_sheet=Sheet) == 0
     return folder
 
 

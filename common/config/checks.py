@@ -55,6 +55,11 @@ def _check_losses(values: dict[str, Any], agent_type: type[Any], origins: Origin
             raise UserError(f"losses.{term}: agent {agent} computes this term, but no file gives its weight")
 
 
+def whole_run(values: dict[str, Any]) -> int:
+    """What `replay.capacity: auto` means: a replay that keeps every step of the run."""
+    return max(values["train"]["steps"], values["train"]["batch"])
+
+
 def _resolve(values: dict[str, Any]) -> None:
     """Replace what stands for values that follow from others: groups of shifts, `auto`, the usual camera."""
     try:
@@ -62,7 +67,7 @@ def _resolve(values: dict[str, Any]) -> None:
         names = [shifts] if isinstance(shifts, str) else shifts
         values["eval"]["shifts"] = list(expand(names, values["task"]))
         if capacity == "auto":
-            values["replay"]["capacity"] = max(values["train"]["steps"], values["train"]["batch"])
+            values["replay"]["capacity"] = whole_run(values)
         if values["env"]["camera"] is None:
             values["env"]["camera"] = usual_camera(values["task"])
     except (KeyError, TypeError):

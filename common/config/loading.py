@@ -4,6 +4,7 @@
 `key.sub=value` overrides into a frozen `Config`.
 """
 
+import contextlib
 import inspect
 import os
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from common.config import yaml_files
-from common.config.checks import validate
+from common.config.checks import validate, whole_run
 from common.config.messages import Layer, merge
 from common.config.registry import AGENTS, agent_class, is_import_path, registered_ancestor
 from common.config.schema import Config
@@ -81,7 +82,8 @@ def load_run_config(
 
     Args:
         run_folder: the run's folder.
-        overrides: `key.sub=value` texts on top, for paths that differ on this machine.
+        overrides: `key.sub=value` texts on top, for paths that differ on this machine. With more
+            `train.steps`, a replay that kept the whole run will do so again.
         allow_code: import an agent that the file names as `package.module:Class`. A run folder may come
             from a stranger, so this needs the user's word.
 
@@ -92,6 +94,7 @@ def load_run_config(
     if not path.is_file():
         raise UserError(f"{run_folder}: not a run folder (it has no {RESOLVED_NAME})")
     stored = Layer(str(path), yaml_files.read_mapping(path), given=True)
+    _capacity_follows_steps(stored.values)
     agent = _chosen([stored], "agent", AGENTS)
     _chosen([stored], "task", packaged_names("tasks"))
     if is_import_path(agent) and not allow_code:
@@ -112,14 +115,26 @@ def _name_camera(values: dict[str, Any]) -> None:
         env["camera"] = 0
 
 
+def _capacity_follows_steps(values: dict[str, Any]) -> None:
+    """Turn a recorded capacity that keeps every step of the run back into the `auto` that it was."""
+    with contextlib.suppress(KeyError, TypeError):  # validation says what is missing or of a wrong type
+        if values["replay"]["capacity"] == whole_run(values):
+            values["replay"]["capacity"] = "auto"
+
+
 def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML, which `load_run_config` reads back to an equal object."""
+    return yaml_files.dump(to_values(config))
+
+
+def to_values(config: Config) -> dict[str, Any]:
+    """The resolved configuration as a YAML file has it."""
     values = config.model_dump(mode="json")
     settings = values.pop("settings")
     section = agent_class(config.agent).SECTION
     if section is not None:
         values[section] = settings
-    return yaml_files.dump(values)
+    return values
 
 
 def packaged_names(kind: str) -> list[str]:

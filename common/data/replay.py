@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Manifest(BaseModel):
     action_size: int
     frames_per_observation: int
     frame_slots: int
+    first_frame: NonNegativeInt = 0  # saved replays from before this key existed have lost none
     frame_count: NonNegativeInt
     transition_count: NonNegativeInt
     oldest: NonNegativeInt
@@ -133,6 +135,7 @@ class Replay:
         self._window_slots = torch.empty((capacity, frames + 1), dtype=torch.int32, device=storage)
         self._window_numbers = np.empty((capacity, frames + 1), dtype=np.int64)
         self._generator = torch.Generator(device=storage).manual_seed(seed)
+        self._first_frame = 0  # number of the first frame that was not lost to a smaller replay
         self._frame_count = 0  # frames ever written
         self._transition_count = 0  # transitions ever added
         self._oldest = 0  # number of the oldest transition still held
@@ -222,7 +225,11 @@ class Replay:
         self._write(self._frames, self._frame_count % self._slots, pixels.reshape(-1))
         self._episode.append(self._frame_count)
         self._frame_count += 1
-        first_held = self._frame_count - self._slots
+        self._drop_incomplete()
+
+    def _drop_incomplete(self) -> None:
+        """Forget the oldest transitions whose first frame is not held any more."""
+        first_held = max(self._first_frame, self._frame_count - self._slots)
         while len(self) and self._window_numbers[self._oldest % self.capacity, 0] < first_held:
             self._oldest += 1
 
@@ -253,10 +260,13 @@ class Replay:
             OSError: the disk is full or cannot be written; earlier manifests stay valid.
         """
         known_frames, known_transitions = self._saved.get(folder.resolve(), ([], []))
-        frames = (max(0, self._frame_count - self._slots), self._frame_count)
+        frames = (max(self._first_frame, self._frame_count - self._slots), self._frame_count)
         transitions = (self._oldest, self._transition_count)
         manifest = Manifest(
             **self._geometry(),
+            capacity=self.capacity,
+            frame_slots=self._slots,
+            first_frame=frames[0],
             frame_count=self._frame_count,
             transition_count=self._transition_count,
             oldest=self._oldest,
@@ -275,14 +285,14 @@ class Replay:
         return manifest.model_dump()
 
     def load(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Replace the contents by those that `save` described in `manifest`.
+        """Replace the contents by those that `save` described in `manifest`, or the newest that fit.
 
         Raises:
             CorruptFile: a file is missing, truncated, altered or not the one that was saved, or the manifest
                 is no manifest. The replay is then empty.
-            UserError: the manifest is of a replay with another shape or capacity.
+            UserError: the manifest is of a replay with other shapes.
         """
-        self._frame_count = self._transition_count = self._oldest = 0
+        self._first_frame = self._frame_count = self._transition_count = self._oldest = 0
         self._episode.clear()
         self._saved = {}
         saved = _parse(folder, manifest)
@@ -292,21 +302,23 @@ class Replay:
                     f"the saved replay has {name} {getattr(saved, name)} but this run has {value}; "
                     "resume with the configuration it was saved with"
                 )
-        first_frame = max(0, saved.frame_count - self._slots)
+        first_frame = max(saved.first_frame, saved.frame_count - saved.frame_slots)
         in_ring = all(first_frame <= number < saved.frame_count for number in saved.episode)
-        if not in_ring or not 0 <= saved.transition_count - saved.oldest <= self.capacity:
+        if not in_ring or not 0 <= saved.transition_count - saved.oldest <= saved.capacity:
             raise CorruptFile(
                 f"the replay manifest in {folder} is damaged: its counters contradict each other"
             )
 
         frames = (first_frame, saved.frame_count)
-        for first, rows in load_rows(folder, "frames", saved.frames, frames, self._frames.shape[1]):
+        loaded = load_rows(folder, "frames", saved.frames, frames, self._frames.shape[1])
+        for first, rows in _from(saved.frame_count - self._slots, loaded):
             slots = torch.arange(first, first + len(rows)) % self._slots
             self._frames[slots.to(self.storage)] = torch.from_numpy(rows).to(self.storage)
         transitions = (saved.oldest, saved.transition_count)
         values_bytes = self._values.shape[1] * self._values.itemsize
         row_bytes = values_bytes + self._window_numbers.itemsize * (self.frames + 1)
-        for first, rows in load_rows(folder, "transitions", saved.transitions, transitions, row_bytes):
+        loaded = load_rows(folder, "transitions", saved.transitions, transitions, row_bytes)
+        for first, rows in _from(saved.transition_count - self.capacity, loaded):
             places = torch.arange(first, first + len(rows)) % self.capacity
             values = torch.from_numpy(rows[:, :values_bytes].copy().view(np.float32))
             windows = rows[:, values_bytes:].copy().view(np.int64)
@@ -314,8 +326,10 @@ class Replay:
             self._values[places.to(self.storage)] = values.to(self.storage)
             slots = torch.from_numpy(windows % self._slots).int()
             self._window_slots[places.to(self.storage)] = slots.to(self.storage)
-        self._frame_count, self._transition_count = saved.frame_count, saved.transition_count
-        self._oldest = saved.oldest
+        self._first_frame, self._frame_count = first_frame, saved.frame_count
+        self._transition_count = saved.transition_count
+        self._oldest = max(saved.oldest, saved.transition_count - self.capacity)
+        self._drop_incomplete()
         self._episode.extend(saved.episode)
         self._saved = {folder.resolve(): (saved.frames, saved.transitions)}
 
@@ -334,11 +348,9 @@ class Replay:
 
     def _geometry(self) -> dict[str, Any]:
         return {
-            "capacity": self.capacity,
             "frame_shape": list(self.frame_shape),
             "action_size": self.action_size,
             "frames_per_observation": self.frames,
-            "frame_slots": self._slots,
         }
 
     def _frame_rows(self, first: int, last: int) -> np.ndarray:
@@ -351,6 +363,14 @@ class Replay:
         rows = np.arange(first, last) % self.capacity
         values = self._values.index_select(0, torch.from_numpy(rows).to(self.storage)).cpu().numpy()
         return np.concatenate((values.view(np.uint8), self._window_numbers[rows].view(np.uint8)), axis=1)
+
+
+def _from(wanted: int, loaded: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first row, rows), without the rows before number `wanted`."""
+    for first, rows in loaded:
+        surplus = max(0, wanted - first)
+        if surplus < len(rows):
+            yield first + surplus, rows[surplus:]
 
 
 def _parse(folder: Path, manifest: dict[str, Any]) -> Manifest:

@@ -1,8 +1,8 @@
 """The program with which common.gl finds out whether OpenGL draws here: draws a frame, prints JSON, ends.
 
-Run as a file, in a process of its own whose MUJOCO_GL names the back end. It prints OpenGL's name of what drew;
-of EGL's devices, in EGL's order, the PCI address and CUDA's number (null where EGL does not tell); and which of
-them drew. Other back ends have no devices.
+Run as a file, in a process of its own whose MUJOCO_GL names the back end. It prints OpenGL's name of what
+drew; of EGL's devices, in EGL's order, the PCI address and CUDA's number (null where EGL does not tell); and
+which of them drew. Other back ends have no devices.
 """
 
 import ctypes
@@ -80,7 +80,8 @@ class Egl:
 
     def _function(self, name: str, *types: Any) -> Any:
         """One of EGL's extension functions; PyOpenGL's own ask for a display first."""
-        address = ctypes.cast(self._egl.eglGetProcAddress(name), ctypes.c_void_p).value
+        found: Any = self._egl.eglGetProcAddress(name)
+        address = ctypes.cast(found, ctypes.c_void_p).value
         return ctypes.CFUNCTYPE(*types)(address) if address else None
 
     def devices(self) -> list[int]:
@@ -102,7 +103,8 @@ class Egl:
         """The handle of the device that dm_control draws with; None where EGL does not tell."""
         from dm_control._render.pyopengl import egl_renderer
 
-        display = ctypes.cast(egl_renderer.EGL_DISPLAY, ctypes.c_void_p)
+        chosen: Any = egl_renderer.EGL_DISPLAY
+        display = ctypes.cast(chosen, ctypes.c_void_p)
         value = ctypes.c_ssize_t()
         known = self._of_display and self._of_display(display, DISPLAY_DEVICE, ctypes.byref(value))
         return value.value if known else None

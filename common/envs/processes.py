@@ -24,6 +24,10 @@ class EnvironmentDied(Exception):
     """A process that holds environments has ended, or its simulation has failed."""
 
 
+class SimulationFailed(EnvironmentDied):
+    """The simulation raised an error, which it would do again from the same state."""
+
+
 class Step(NamedTuple):
     """What one environment answers to an action."""
 
@@ -240,7 +244,7 @@ class _Here:
         except (UserError, MemoryError):
             raise
         except Exception as error:
-            raise EnvironmentDied(f"the simulation failed: {type(error).__name__}: {error}") from error
+            raise SimulationFailed(f"the simulation failed: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         self._host.close()
@@ -298,7 +302,7 @@ class _Child:
             raise UserError(content)
         if kind == "error":
             message, trace = content
-            error = EnvironmentDied(f"the simulation failed: {message}")
+            error = SimulationFailed(f"the simulation failed: {message}")
             error.add_note(trace)
             raise error
         return content

@@ -13,6 +13,17 @@ from multiprocessing.connection import Connection
 from common.envs.host import Host, shared_observations
 from common.errors import UserError
 
+STOPPING = (
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
+"""Signals by which schedulers and terminals end a job, of which some go to all of its processes."""
+
 
 def serve(connection: Connection, frames: int) -> None:
     """Make environments and answer requests until the other side of `connection` closes or dies.
@@ -47,7 +58,7 @@ def serve(connection: Connection, frames: int) -> None:
 
 if __name__ == "__main__":
     # Whoever stops the run tells the process at the other end, which still needs this one to save its state.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     serve(Connection(int(sys.argv[1])), int(sys.argv[2]))
     # The system frees the rendering contexts faster and more quietly than their destructors.

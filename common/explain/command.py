@@ -24,7 +24,7 @@ from common.run.build import env_arguments, episode_length, evaluation_arguments
 from common.run.checkpoint import write_atomically
 from common.run.device import for_trained
 from common.run.records import Record
-from common.run.wandb_mirror import Mirror
+from common.run.wandb_mirror import WandbMirror
 
 BATCH = 10
 """Observations that are explained together."""
@@ -105,7 +105,7 @@ def _mirror(runs: Sequence[Run], output: Path, record: dict[str, Record]) -> Non
     # The mirror takes up the W&B run that this file names, and its rows; every explanation is a new one.
     (output / "mirrored.json").unlink(missing_ok=True)
     named = config.wandb.model_copy(update={"name": f"{config.wandb.name or folder.name} explained"})
-    mirror = Mirror(config.model_copy(update={"wandb": named}), output)
+    mirror = WandbMirror(config.model_copy(update={"wandb": named}), output)
     mirror.update([{"step": step, "sheet": output / "sheet.png"} | row])
     mirror.finish()
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.config.registry import agent_class
 from common.config.schema import Config
@@ -69,7 +69,15 @@ def build(config: Config, announce: Callable[[str], None] = lambda _: None) -> P
         raise
 
 
-def build_agent(config: Config, action_size: int, images: OverlayBank) -> Any:
+class Images(Protocol):
+    """Where overlay images come from; an `OverlayBank`, usually."""
+
+    def draw(self, count: int) -> Tensor:
+        """The next images, uint8 (count, 3, size, size)."""
+        ...
+
+
+def build_agent(config: Config, action_size: int, images: Images) -> Any:
     """The configured agent; its initial weights are a function of the seed."""
     torch.manual_seed(config.seed)
     agent = agent_class(config.agent)(config, action_size, images.draw, config.device)

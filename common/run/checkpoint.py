@@ -108,7 +108,8 @@ def must_fit(folder: Path) -> Iterator[None]:
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise CorruptFile(
-            f"{folder}: the checkpoint is not one of this configuration ({type(error).__name__}: {reason})"
+            f"{folder}: the checkpoint is not one of this configuration and version "
+            f"({type(error).__name__}: {reason})"
         ) from error
 
 

@@ -9,11 +9,13 @@ class Clock:
 
     Args:
         now: what is counted, in seconds; wall time unless another clock is given.
+        before: seconds that had passed already.
     """
 
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, now: Callable[[], float] = time.perf_counter, before: float = 0.0) -> None:
         self.now = now
         self.started = now()
+        self.before = before
         self.spent: dict[str, float] = {}
         self._logged = dict(self.spent), self.started
 
@@ -22,8 +24,8 @@ class Clock:
         return _Timer(self, name)
 
     def total(self) -> float:
-        """Seconds since the clock was made."""
-        return self.now() - self.started
+        """Seconds since the clock was made, and those before."""
+        return self.before + self.now() - self.started
 
     def shares(self) -> dict[str, float]:
         """`time/<activity>`: each activity's share of the time since the last call."""

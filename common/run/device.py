@@ -1,23 +1,27 @@
-"""What `auto` means on this machine, decided once, before anything is built."""
+"""The training device: what `auto` means on it, its switches, its name, its random generators."""
 
 import ctypes
 import sys
+from typing import Any
 
 import torch
 
 from common.config.schema import Config
 from common.errors import UserError
+from common.run.nvidia import unusable_gpu
 
 
-def concrete(config: Config) -> Config:
+def resolve_auto(config: Config) -> Config:
     """The configuration with device, compile, amp, channels_last and optim.fused decided.
 
     On a CPU they are what updates took least processor time with; on a GPU they are not measured yet.
 
     Raises:
-        UserError: the device does not exist here.
+        UserError: the device does not exist here, or PyTorch cannot use the machine's GPU.
     """
     device = config.device
+    if device != "cpu" and (obstacle := unusable_gpu()):
+        raise UserError(f"device={device}: {obstacle}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -37,12 +41,38 @@ def concrete(config: Config) -> Config:
 
 
 def for_trained(config: Config) -> Config:
-    """`concrete` for an agent that learns no more: nothing compiled, the CPU if its GPU is not here."""
+    """`resolve_auto` for an agent that learns no more: nothing compiled, the CPU if its GPU is not here."""
     instead = {"compile": "eager"}
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         print(f"this machine's PyTorch finds no CUDA device: cpu instead of {config.device}", file=sys.stderr)
         instead["device"] = "cpu"
-    return concrete(config.model_copy(update=instead))
+    return resolve_auto(config.model_copy(update=instead))
+
+
+def device_name(config: Config) -> str:
+    """The device as a person knows it."""
+    if config.device.startswith("cuda"):
+        return torch.cuda.get_device_name(config.device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """PyTorch's global generators, which action noise, policy noise, shifts and Kornia draw from."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def load_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Take up a `random_state`; a GPU's generator stays as it is after a run on a CPU."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and isinstance(state["cuda"], torch.Tensor):
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether NumPy, or PyTorch on either kind of device, could not allocate."""
+    kinds = (MemoryError, torch.cuda.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def bf16_is_fast(cuda: bool) -> bool:

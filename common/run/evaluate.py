@@ -33,14 +33,14 @@ class Policy(Protocol):
         ...
 
 
-class Witness(Protocol):
+class FrameObserver(Protocol):
     """Looks at frames of each shift's first episode."""
 
     def due(self, step: int) -> bool:
         """Whether it looks before the action of this agent step of an episode."""
         ...
 
-    def see(self, shift: str, step: int, obs: np.ndarray, truth: np.ndarray) -> None:
+    def observe(self, shift: str, step: int, obs: np.ndarray, truth: np.ndarray) -> None:
         """Take an observation, uint8 (3F, H, W), and its true foreground, bool (H, W)."""
         ...
 
@@ -73,23 +73,23 @@ class Evaluator:
         number: int,
         check: Callable[[], None] = lambda: None,
         progress: Callable[[int, int], None] = lambda done, of: None,
-        witness: Witness | None = None,
+        observer: FrameObserver | None = None,
     ) -> list[Record]:
         """Evaluation number `number`: every episode's shift, seed, episode, return, length and background.
 
         `check` is called between steps and may raise to stop early. A dead environment process is
-        replaced and its episodes are played again, once; a `witness` then sees their frames again.
+        replaced and its episodes are played again, once; an `observer` then sees their frames again.
         """
         records: list[Record] = []
         total = len(self.shifts) * self.episodes
         for jobs in self._waves():
             progress(len(records), total)
             try:
-                records += self._play(jobs, policy, number, check, witness)
+                records += self._play(jobs, policy, number, check, observer)
             except EnvironmentDied as error:
                 logger.warning("an evaluation environment died (%s); its episodes are played again", error)
                 self.close()
-                records += self._play(jobs, policy, number, check, witness)
+                records += self._play(jobs, policy, number, check, observer)
         progress(total, total)
         return records
 
@@ -111,7 +111,7 @@ class Evaluator:
         policy: Policy,
         number: int,
         check: Callable[[], None],
-        witness: Witness | None,
+        observer: FrameObserver | None,
     ) -> list[Record]:
         pool = self._open()
         playing = [env for env, _ in jobs]
@@ -132,8 +132,8 @@ class Evaluator:
         }
         while playing:
             check()
-            if witness is not None:
-                self._show(witness, pool, [records[env] for env in playing], playing, obs)
+            if observer is not None:
+                self._show(observer, pool, [records[env] for env in playing], playing, obs)
             actions = policy.act(torch.from_numpy(obs).to(policy.device), sample=False)
             step = pool.step(actions.cpu().numpy(), playing)
             for env, reward, info in zip(playing, step.rewards, step.infos, strict=True):
@@ -146,18 +146,23 @@ class Evaluator:
         return list(records.values())
 
     def _show(
-        self, witness: Witness, pool: EnvPool, records: list[Record], playing: list[int], obs: np.ndarray
+        self,
+        observer: FrameObserver,
+        pool: EnvPool,
+        records: list[Record],
+        playing: list[int],
+        obs: np.ndarray,
     ) -> None:
-        """Let the witness see those of the playing environments that it asks for."""
+        """Let the observer see those of the playing environments that it asks for."""
         rows = [
             row
             for row, record in enumerate(records)
-            if record["episode"] == 0 and witness.due(record["length"])
+            if record["episode"] == 0 and observer.due(record["length"])
         ]
         if rows:
             truths = pool.segmentation([playing[row] for row in rows])
             for row, truth in zip(rows, truths, strict=True):
-                witness.see(records[row]["shift"], records[row]["length"], obs[row], truth)
+                observer.observe(records[row]["shift"], records[row]["length"], obs[row], truth)
 
     def _open(self) -> EnvPool:
         if self._pool is None:

@@ -59,7 +59,7 @@ def foreground_share(config: Config, steps: int = STEPS, *, policy: Policy | Non
     return Share(float(np.mean(shares)), float(np.std(shares)))
 
 
-def measured(config: Config) -> Config:
+def resolve_rho(config: Config) -> Config:
     """The configuration with `smg.rho: auto` and `sgqn.quantile: auto` replaced by what is measured here."""
     settings = config.settings
     auto = {name for name in ("rho", "quantile") if getattr(settings, name, None) == "auto"}

@@ -29,18 +29,20 @@ def unusable_gpu() -> str | None:
     driver = driver_version()
     found = f"this machine has an NVIDIA GPU (driver {driver or 'unknown'})"
     cpu = "or train on the CPU by saying device=cpu"
-    older = f"an older CUDA build of PyTorch that this code supports ({OLDER_BUILDS}, for driver 525 or newer)"
+    older = (
+        f"an older CUDA build of PyTorch that this code supports ({OLDER_BUILDS}, for driver 525 or newer)"
+    )
     if torch.version.cuda is None:
         return (
-            f"{found}, but PyTorch {torch.__version__} is a build without CUDA: install its CUDA 13 build, for "
-            f"driver {LEAST_DRIVERS[13]} or newer, or {older}, {cpu}"
+            f"{found}, but PyTorch {torch.__version__} is a build without CUDA: install its CUDA 13 build, "
+            f"for driver {LEAST_DRIVERS[13]} or newer, or {older}, {cpu}"
         )
     cuda = torch.version.cuda
     needed = LEAST_DRIVERS.get(int(cuda.partition(".")[0]), max(LEAST_DRIVERS.values()))
     if driver is not None and int(driver.partition(".")[0]) >= needed:
         return (
-            f"{found}, but PyTorch {torch.__version__} finds no CUDA device although the driver is new enough for "
-            f"CUDA {cuda}: let nvidia-smi and the container's settings tell why, {cpu}"
+            f"{found}, but PyTorch {torch.__version__} finds no CUDA device, though the driver is new enough "
+            f"for CUDA {cuda}: let nvidia-smi and the container's settings tell why, {cpu}"
         )
     return (
         f"{found}, but PyTorch {torch.__version__} is built for CUDA {cuda}, which needs driver {needed} or "

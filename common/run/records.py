@@ -43,8 +43,7 @@ class JsonLines:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise UserError(
-                f"{self.path} cannot be written ({error.strerror}): make room, then continue with "
-                f"--resume {self.path.parent}"
+                f"{self.path} cannot be written ({error.strerror}): make room, then give the command again"
             ) from error
         self.offset += len(line)
 

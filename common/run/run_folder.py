@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import time
@@ -23,6 +24,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from common.config.loading import RESOLVED_NAME, to_yaml
+from common.config.registry import is_import_path
 from common.config.schema import Config
 from common.errors import UserError
 from common.run.checkpoint import write_atomically
@@ -50,7 +52,7 @@ class RunFolder:
 
     Args:
         path: the folder, which exists.
-        provenance: see `provenance`; None if this process will not train in it.
+        provenance: see `provenance`; whoever will train in it may set it later.
 
     Raises:
         UserError: another process is training in the folder, or it cannot be written.
@@ -97,12 +99,9 @@ class RunFolder:
         return folder
 
     def _begin(self, config: Config) -> None:
-        # Once the folder is locked, so that of two runs that start at once the second sees the first.
+        # Of two commands that start at once the second sees the first's run here.
         if (self.path / RESOLVED_NAME).exists():
-            raise UserError(
-                f"{self.path} already holds a run: continue it with --resume {self.path}, or give another "
-                "run.dir or run.name"
-            )
+            raise UserError(f"{self.path}: another process has just begun this run; give the command again")
         try:
             for name, content in self._records(config).items():
                 write_atomically(self.path / name, content)
@@ -116,14 +115,14 @@ class RunFolder:
             ) from error
 
     @classmethod
-    def reopen(cls, path: Path, provenance: dict[str, Any]) -> Self:
-        """The folder of a run that goes on, with what it goes on with.
+    def reopen(cls, path: Path) -> Self:
+        """The folder of a run that goes on.
 
         Raises:
             UserError: see the class; or something in it leads out of it.
         """
         refuse_links(path)
-        return cls(path, provenance)
+        return cls(path)
 
     def keep(self, config: Config, step: int) -> None:
         """Store the configuration and provenance with which a run goes on, and those before if they differ.
@@ -150,6 +149,11 @@ class RunFolder:
         assert self.provenance is not None
         found = json.dumps(self.provenance, indent=1, default=str).encode()
         return {PROVENANCE: found, RESOLVED_NAME: to_yaml(config).encode()}
+
+    def resume_command(self, config: Config) -> str:
+        """What to type for the run to go on."""
+        code = " --allow-code" if is_import_path(config.agent) else ""
+        return f"smg train --resume {shlex.quote(str(self.path))}{code}"
 
     def close(self) -> None:
         """Let go of the lock."""

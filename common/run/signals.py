@@ -4,8 +4,21 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
-STATUS = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
-"""Exit status by signal: 75 (sysexits' EX_TEMPFAIL) after a scheduler's, 130 after Ctrl-C."""
+SCHEDULERS, KEYBOARD = 75, 130
+"""Exit statuses: sysexits' EX_TEMPFAIL, and the shell's for Ctrl-C."""
+
+# Slurm and PBS send SIGTERM, or what they were told to; Grid Engine SIGUSR1, SIGUSR2 and SIGXCPU before its
+# limits; LSF SIGUSR2 or SIGXCPU at its limits, then SIGINT and SIGTERM. A terminal that closes sends SIGHUP.
+STATUS = {
+    signal.SIGTERM: SCHEDULERS,
+    signal.SIGHUP: SCHEDULERS,
+    signal.SIGUSR1: SCHEDULERS,
+    signal.SIGUSR2: SCHEDULERS,
+    signal.SIGXCPU: SCHEDULERS,
+    signal.SIGINT: KEYBOARD,
+    signal.SIGQUIT: KEYBOARD,
+}
+"""Exit status by signal that asks a process to end."""
 
 
 class Interruption(Exception):
@@ -17,7 +30,10 @@ class Interruption(Exception):
 
 
 class Signals:
-    """Context in which SIGTERM, SIGUSR1 and Ctrl-C only ask; a second Ctrl-C interrupts at once."""
+    """Context in which the signals in `STATUS` only ask; a second one from the keyboard interrupts at once.
+
+    A signal that was ignored before stays ignored: `nohup` and shells rely on it.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -25,16 +41,20 @@ class Signals:
     def check(self) -> None:
         """Raise `Interruption` if a signal has come."""
         if self.received is not None:
-            number, self.received = self.received, None
-            raise Interruption(number)
+            raise Interruption(self.received)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received == signal.SIGINT:
+        again = self.received is not None and STATUS[signal.Signals(self.received)] == KEYBOARD
+        if again and STATUS[signal.Signals(number)] == KEYBOARD:
             raise KeyboardInterrupt
         self.received = number
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._receive) for number in STATUS}
+        self._previous = {
+            number: signal.signal(number, self._receive)
+            for number in STATUS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         return self
 
     def __exit__(

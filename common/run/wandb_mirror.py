@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 DELETE_SECONDS = 5
 
 
-class Mirror:
+class WandbMirror:
     """One session of a W&B run, kept up by a thread of its own.
 
     `<folder>/mirrored.json` holds the W&B run's id, its finished offline sessions, and how many rows they

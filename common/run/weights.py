@@ -64,7 +64,7 @@ def read(folder: Path, purpose: str) -> Weights:
         state = checkpoint.load_tensors(source)
     else:
         raise UserError(
-            f"{folder} has no checkpoint to {purpose}; train first, or continue with --resume {folder}"
+            f"{folder} has no checkpoint to {purpose} yet; smg train --resume {folder} goes on with training"
         )
     with checkpoint.must_fit(source):
         return Weights(state["agent"]["networks"], int(state["step"]), source)

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.plain import PLAIN, SWITCHES, PlainSAC
 from benchmarks.update import random_batch
 from common.config.loading import load
-from common.run.device import concrete
+from common.run.device import resolve_auto
 from tests import released
 from tests.common.rl import test_sac
 from tests.sgqn import test_sgqn
@@ -32,7 +32,7 @@ def test_plain_steps_move_every_parameter_as_the_released_code_does(name, case, 
 def test_flops_of_a_plain_sac_update_are_those_counted_by_hand():
     batch, actions, latent, hidden = 2, 6, 50, 64
     sizes = ["train.batch=2", "network.latent=50", "network.hidden=64", "device=cpu"]
-    config = concrete(load("sac", "walker_walk", "paper", overrides=[*sizes, *SWITCHES]))
+    config = resolve_auto(load("sac", "walker_walk", "paper", overrides=[*sizes, *SWITCHES]))
     agent = PlainSAC(config, actions, lambda count: torch.zeros(count, 3, 84, 84))
     with FlopCounterMode(display=False) as counter:
         sample = random_batch(config)

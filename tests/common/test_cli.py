@@ -11,8 +11,7 @@ from common.config.loading import load, to_yaml
 from common.config.schema import Config
 from common.config.yaml_files import parse
 from common.gl import NoRenderer
-from common.run import reevaluate
-from common.run import trainer as train
+from common.run import reevaluate, train
 
 SELECTION = ["--agent", "smg", "--task", "walker_walk", "--preset", "smoke"]
 
@@ -26,7 +25,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path | None]]
     """Stands in for training: collects what it was asked to do."""
     calls: list[tuple[Config, Path | None]] = []
 
-    def record(config: Config, resume: Path | None) -> int:
+    def record(config: Config, resume: Path | None, make_sheet: object) -> int:
         calls.append((config, resume))
         return 0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import common.run.trainer
+import common.run.train
 from common import gl
 from common.run.console import Console
 from tests.reliability import tiny
@@ -76,7 +76,7 @@ def watch(patch: pytest.MonkeyPatch) -> Moments:
         def evaluating(self, done: int, of: int) -> None:
             seen.happened("evaluating")
 
-    patch.setattr(common.run.trainer, "Console", Watched)
+    patch.setattr(common.run.train, "Console", Watched)
     return seen
 
 

@@ -21,7 +21,7 @@ from common.config.loading import load
 from common.envs.benchmark import BenchmarkEnv
 from common.rl.sac import SAC
 from common.run import checkpoint
-from common.run.wandb_mirror import Mirror
+from common.run.wandb_mirror import WandbMirror
 from tests import runs
 from tests.common.envs.written_clips import flat, write_clip
 from tests.reliability import tiny
@@ -61,9 +61,7 @@ def test_no_room_for_metrics_ends_in_one_line(
     moments.at("step", 18, lambda: limit_files((folder / "metrics.jsonl").stat().st_size + 9))
     assert tiny.start(folder) == 2
     limit_files(resource.RLIM_INFINITY)
-    error = (
-        f"metrics.jsonl cannot be written (File too large): make room, then continue with --resume {folder}"
-    )
+    error = "metrics.jsonl cannot be written (File too large): make room, then give the command again"
     assert capsys.readouterr().err.splitlines()[-1].endswith(error)
     assert (folder / "metrics.jsonl").read_bytes()[-1:] != b"\n"  # half a line
     assert tiny.resume(folder) == 0
@@ -99,7 +97,10 @@ def test_full_disk(unbroken: Path, tmp_path: Path, moments: Moments, capsys: pyt
         [failed] = [line for line in moments.said if line.startswith("no checkpoint")]
         assert "written at step 10 ([Errno 28] No space left on device" in failed
         error = capsys.readouterr().err.splitlines()[-1]
-        assert "eval.jsonl cannot be written (No space left on device): make room, then continue" in error
+        assert (
+            "eval.jsonl cannot be written (No space left on device): make room, then give the command again"
+            in error
+        )
         assert checkpoint.load(folder / "checkpoint", None)[0]["step"] == 5
         ballast.unlink()
         assert tiny.resume(folder) == 0
@@ -155,7 +156,7 @@ def test_the_second_death_of_the_environment_is_the_end(
     assert tiny.start(folder, "env.ahead=1") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("smg: the environment died again (the environment process")
-    assert error.endswith(f"was killed by signal 9); continue with --resume {folder}")
+    assert error.endswith(f"was killed by signal 9); continue with: {tiny.resume_command(folder)}")
     assert tiny.resume(folder) == 0
     assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(9, 25))
 
@@ -287,13 +288,13 @@ SILENT_SERVER = """
 import os, socket, sys
 from pathlib import Path
 from common.config.loading import load
-from common.run.wandb_mirror import Mirror
+from common.run.wandb_mirror import WandbMirror
 
 server = socket.create_server(("127.0.0.1", 0))
 port = server.getsockname()[1]
 os.environ |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "WANDB_API_KEY": 40 * "a"}
 config = load("sac", "walker_walk", "smoke", overrides=["wandb.mode=online"])
-mirror = Mirror(config, Path(sys.argv[1]), patience=1)
+mirror = WandbMirror(config, Path(sys.argv[1]), patience=1)
 mirror.update([{"step": 1}])
 mirror.finish()
 print("went on", flush=True)
@@ -311,10 +312,10 @@ UNDER_ANOTHER = """
 import os, sys
 from pathlib import Path
 from common.config.loading import load
-from common.run.wandb_mirror import Mirror
+from common.run.wandb_mirror import WandbMirror
 
 os.environ["WANDB_SERVICE"] = "3-1-unix-/nowhere"  # the helper of a process that has used W&B itself
-mirror = Mirror(load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"]), Path(sys.argv[1]))
+mirror = WandbMirror(load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"]), Path(sys.argv[1]))
 mirror.update([{"step": 1}])
 mirror.finish()
 """
@@ -330,7 +331,7 @@ def test_a_session_that_a_kill_cut_short_is_sent_anew_even_while_wandb_still_wri
     config = load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"])
 
     def mirror(rows: int) -> None:
-        mirror = Mirror(config, tmp_path)
+        mirror = WandbMirror(config, tmp_path)
         mirror.update([{"step": number} for number in range(rows)])
         mirror.finish()
 

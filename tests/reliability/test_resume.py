@@ -5,12 +5,14 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import common.run.train
 import common.run.trainer
 from common.config.loading import load_run_config
 from common.config.registry import AGENTS
@@ -53,9 +55,8 @@ def test_stopped_by_a_scheduler_and_resumed(
 
     moments.at(event, count, warn)
     assert tiny.start(folder, f"env.ahead={ahead}") == 75
-    assert (
-        moments.said[-1] == f"stopped by {number.name} and saved; continue with: smg train --resume {folder}"
-    )
+    expected = f"stopped by {number.name} and saved; continue with: {tiny.resume_command(folder)}"
+    assert moments.said[-1] == expected
     assert tiny.resume(folder) == 0
     tiny.assert_equal(folder, unbroken)
 
@@ -84,16 +85,21 @@ def test_ctrl_c_saves_and_a_second_one_leaves_at_once(unbroken: Path, folder: Pa
     tiny.assert_equal(folder, unbroken)
 
 
-def test_resuming_a_finished_run_says_so(
-    unbroken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("say", [tiny.resume, tiny.start], ids=["resume", "the same command"])
+def test_a_finished_run_is_shown_again_and_left_alone(
+    say: Callable[[Path], int],
+    unbroken: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     before = {path: path.read_bytes() for path in unbroken.rglob("*") if path.is_file()}
-    monkeypatch.setattr(common.run.trainer, "build", None)  # it must not come to that
-    assert tiny.resume(unbroken) == 0
-    assert (
-        capsys.readouterr().out
-        == f"{unbroken}: this run is finished; smg eval {unbroken} evaluates it further\n"
-    )
+    monkeypatch.setattr(common.run.train, "build", None)  # it must not come to that
+    assert say(unbroken) == 0
+    shown = capsys.readouterr().out
+    [last] = [record for record in runs.evaluations(unbroken) if record["step"] == 24]
+    assert "sac on finger_spin after 24 agent steps" in shown
+    assert f"{last['return']:.1f}" in next(line for line in shown.splitlines() if line.startswith("train "))
+    assert shown.endswith(f"run folder: {unbroken}\n")
     assert before == {path: path.read_bytes() for path in unbroken.rglob("*") if path.is_file()}
 
 

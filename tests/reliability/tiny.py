@@ -3,6 +3,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
@@ -40,6 +41,11 @@ def start(folder: Path, *overrides: str, agent: str = "sac") -> int:
 def resume(folder: Path, *overrides: str) -> int:
     """Go on with it."""
     return cli.main(["train", "--resume", str(folder), *overrides])
+
+
+def resume_command(folder: Path) -> str:
+    """What a message says that makes it go on."""
+    return f"smg train --resume {shlex.quote(str(folder))}"
 
 
 def assert_equal(folder: Path, other: Path) -> None:

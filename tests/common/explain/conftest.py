@@ -9,7 +9,7 @@ from common import gl
 from common.config.loading import to_yaml
 from common.run import checkpoint
 from common.run.build import build_agent, build_images
-from common.run.device import concrete
+from common.run.device import resolve_auto
 from tests import runs
 
 # Test modules import MuJoCo, which reads MUJOCO_GL once.
@@ -33,7 +33,7 @@ def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Untrained:
         config = runs.smoke(folder, agent, *SHORT, *overrides, task=task)
         folder.mkdir()
         (folder / "config.yaml").write_text(to_yaml(config))
-        config = concrete(config)
+        config = resolve_auto(config)
         built = build_agent(config, ACTIONS[task], build_images(config))
         checkpoint.save(folder / "checkpoint", 30, {"agent": built.state_dict(), "step": 30}, None)
         return folder

@@ -66,7 +66,7 @@ class Recorder:
 
 
 def test_several_runs_see_the_same_frames_each_at_its_size(untrained, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "Mirror", Recorder)
+    monkeypatch.setattr(command, "WandbMirror", Recorder)
     folders = [untrained(agent) for agent in ("sac", "rad", "sgqn")]  # rad crops from larger frames
     methods = "observation,truth,binarised,gradient,guided_gradcam,occlusion"
     arguments = [

@@ -11,9 +11,9 @@ import torch
 from common.envs.benchmark import BenchmarkEnv
 from common.explain.sheet import Sheet
 from common.run.build import build_agent, build_images, env_arguments
-from common.run.device import concrete
+from common.run.device import resolve_auto
 from common.run.evaluate import Evaluator
-from common.run.trainer import train
+from common.run.train import train
 from tests import runs
 
 SHIFTS = ("train", "video_hard")
@@ -30,7 +30,7 @@ def picture_in(path: Path) -> np.ndarray:
 
 
 class Notes:
-    """A witness that only keeps what it is shown."""
+    """An observer that only keeps what it is shown."""
 
     def __init__(self):
         self.frames = []
@@ -38,22 +38,22 @@ class Notes:
     def due(self, step):
         return step in DUE
 
-    def see(self, shift, step, obs, truth):
+    def observe(self, shift, step, obs, truth):
         self.frames.append((shift, step, obs.copy(), truth))
 
 
 @pytest.fixture
 def agent(tmp_path):
-    config = concrete(runs.smoke(tmp_path / "run", "smg", *QUICK, "device=cpu"))
+    config = resolve_auto(runs.smoke(tmp_path / "run", "smg", *QUICK, "device=cpu"))
     return build_agent(config, 6, build_images(config))
 
 
 @pytest.mark.parametrize(("envs", "processes"), [(4, 2), (1, 0)])
-def test_a_witness_sees_the_first_episode_of_each_shift_as_it_was_played(agent, envs, processes):
+def test_an_observer_sees_the_first_episode_of_each_shift_as_it_was_played(agent, envs, processes):
     arguments: dict[str, Any] = env_arguments(agent.config) | {"seed": 5}
     evaluator = Evaluator(arguments, SHIFTS, episodes=2, envs=envs, processes=processes)
     notes = Notes()
-    seen_returns = [r["return"] for r in evaluator.run(agent, 1, witness=notes)]
+    seen_returns = [r["return"] for r in evaluator.run(agent, 1, observer=notes)]
     assert seen_returns == [r["return"] for r in evaluator.run(agent, 1)]
     evaluator.close()
 
@@ -75,15 +75,15 @@ def test_a_witness_sees_the_first_episode_of_each_shift_as_it_was_played(agent, 
 
 
 def test_numbers_are_means_over_the_frames_seen_since_the_last_sheet(agent):
-    sheet = Sheet(agent, agent.config, STEPS)
+    sheet = Sheet(agent, agent.config)
     assert [step for step in range(STEPS) if sheet.due(step)] == list(DUE)
     obs = np.random.default_rng(0).integers(0, 256, (4, 9, 84, 84), dtype=np.uint8)
     truth = np.zeros((4, 84, 84), bool)
     truth[:, :20, :30] = True
-    sheet.see("train", 0, obs[0], truth[0])
+    sheet.observe("train", 0, obs[0], truth[0])
     sheet.finish()
     for step, each, true in zip(DUE, obs, truth, strict=True):
-        sheet.see("video_hard", step, each, true)
+        sheet.observe("video_hard", step, each, true)
     numbers, picture = sheet.finish()
     assert list(numbers) == ["video_hard"]
     assert picture.dtype == np.uint8 and picture.shape[2] == 3
@@ -120,7 +120,7 @@ def test_a_sheet_that_cannot_be_written_costs_a_line(tmp_path: Path, capsys):
     folder.mkdir()
     (folder / "sheets").write_text("in the way")
     quick = (*QUICK, "train.steps=12", "train.random_steps=10", "train.burst_updates=2")
-    assert train(runs.smoke(folder, "sac", *quick)) == 0
+    assert train(runs.smoke(folder, "sac", *quick), make_sheet=Sheet) == 0
     assert "no sheet at step 12" in capsys.readouterr().err
     assert len(runs.evaluations(folder)) == 4
 

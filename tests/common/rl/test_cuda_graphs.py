@@ -11,7 +11,7 @@ from common.config.registry import agent_class
 from common.errors import UserError
 from common.rl.batch import Batch
 from common.rl.sac import SAC
-from common.run.device import concrete
+from common.run.device import resolve_auto
 from tests import released
 from tests.synchronisation import ForbidSynchronisation
 
@@ -21,7 +21,7 @@ FULL, CRITIC_ONLY = 2000, 2001
 
 def build(name, *overrides):
     small = ["amp=off", "env.image_size=24", "device=cpu", *overrides]
-    config = concrete(load(name, "walker_walk", "smoke", overrides=small))
+    config = resolve_auto(load(name, "walker_walk", "smoke", overrides=small))
 
     def images(count):
         return torch.rand(count, 3, 24, 24, device=config.device) * 255

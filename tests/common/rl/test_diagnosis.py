@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import common.run.trainer
+import common.run.train
 from common.config.loading import load, load_run_config
 from common.config.registry import AGENTS, agent_class
 from common.rl.batch import Batch
 from common.rl.diagnosis import ROWS, Diagnosis, FiringUnits, soft_returns
 from common.rl.networks import MLP, Trunk
 from common.run.console import Console
-from common.run.device import concrete
-from common.run.trainer import train
+from common.run.device import resolve_auto
+from common.run.train import train
 from sgqn.agent import SGQN
 from smg.agent import SMG
 from tests import runs
@@ -44,7 +44,7 @@ def build(name, *overrides):
     """A small agent, and a prepared update of it in which everything runs."""
     small = ["amp=off", "compile=eager", "device=cpu", *TINY, *overrides]
     small += ["env.render_size=30"] * agent_class(name).CROPS
-    config = concrete(load(name, "walker_walk", "smoke", overrides=small))
+    config = resolve_auto(load(name, "walker_walk", "smoke", overrides=small))
     torch.manual_seed(0)
     size = config.env.image_size
     agent = agent_class(name)(config, 3, lambda count: torch.rand(count, 3, size, size) * 255)
@@ -276,7 +276,7 @@ def said(monkeypatch):
         def say(self, line):
             lines.extend([line] * line.startswith("warning"))
 
-    monkeypatch.setattr(common.run.trainer, "Console", Listening)
+    monkeypatch.setattr(common.run.train, "Console", Listening)
     return lines
 
 
@@ -300,7 +300,7 @@ def test_a_white_mask_and_a_saturated_policy_are_named_once_in_a_run_of_two_sess
 ):
     monkeypatch.setattr("common.run.build.agent_class", lambda _: WhiteAndSaturated)
     stop = iter([False] * 17 + [True] + [False] * 100)
-    listening = common.run.trainer.Console
+    listening = common.run.train.Console
     monkeypatch.setattr(
         listening, "step", lambda *_: os.kill(os.getpid(), signal.SIGTERM) if next(stop) else None
     )

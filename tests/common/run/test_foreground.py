@@ -1,6 +1,6 @@
 import pytest
 
-from common.run.foreground import foreground_share, measured
+from common.run.foreground import foreground_share, resolve_rho
 from tests import runs
 
 # Shares measured at 84×84 under random actions, camera 0, to which the simulator's random states add ±10%.
@@ -16,9 +16,9 @@ def test_share_is_that_of_the_pixels_that_show_neither_sky_nor_floor(tmp_path, t
 
 def test_auto_becomes_the_measured_share_and_a_number_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(foreground_share, "__defaults__", (5,))
-    smg = measured(runs.smoke(tmp_path, "smg", "smg.rho=auto"))
-    sgqn = measured(runs.smoke(tmp_path, "sgqn", "sgqn.quantile=auto"))
+    smg = resolve_rho(runs.smoke(tmp_path, "smg", "smg.rho=auto"))
+    sgqn = resolve_rho(runs.smoke(tmp_path, "sgqn", "sgqn.quantile=auto"))
     assert smg.settings.rho == pytest.approx(1 - sgqn.settings.quantile)
     assert 0.04 < smg.settings.rho < 0.1
     fixed = runs.smoke(tmp_path, "smg", "smg.rho=0.3")
-    assert measured(fixed) is fixed
+    assert resolve_rho(fixed) is fixed

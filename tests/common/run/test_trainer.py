@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.run.device import concrete, for_trained
-from common.run.trainer import train
+from common.run.device import for_trained, resolve_auto
+from common.run.train import train
 from smg.agent import SMG
 from tests import runs
 
@@ -29,6 +29,7 @@ class CountingSMG(SMG):
 def test_a_run_of_1300_steps_makes_the_updates_that_the_schedule_implies(tmp_path, monkeypatch):
     CountingSMG.counts.clear()
     monkeypatch.setattr("common.run.build.agent_class", lambda _: CountingSMG)
+    monkeypatch.setattr("common.run.trainer.time_updates", lambda *_: None)  # whose updates are not the run's
     schedule = ["train.steps=1300", "train.random_steps=1000", "train.burst_updates=1000"]
     schedule += ["smg.mask_ratio_from_step=1001", "eval.every=1300", "checkpoint.every=1h"]
     small = ["env.image_size=24", "network.strides=[2]", "eval.shifts=[train]"]
@@ -66,14 +67,6 @@ def test_wandb_holds_what_the_run_folder_holds(tmp_path):
     assert any(means.items() <= row.items() for row in history)
 
 
-def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path):
-    folder = runs.run(tmp_path / "run", "sac", *QUICK)
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=r"already holds a run.*--resume"):
-        train(runs.smoke(folder, "sac", *QUICK))
-    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_a_start_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="GB"):
         train(runs.smoke(tmp_path / "run", "sac", "replay.capacity=2000000000"))
@@ -83,14 +76,14 @@ def test_a_start_that_fails_leaves_nothing(tmp_path):
 
 
 def test_auto_is_decided_and_recorded(tmp_path):
-    config = concrete(runs.smoke(tmp_path, "sac", "device=auto"))
+    config = resolve_auto(runs.smoke(tmp_path, "sac", "device=auto"))
     assert "auto" not in (config.device, config.compile, config.amp, config.channels_last, config.optim.fused)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_missing_gpu_is_named(tmp_path):
     with pytest.raises(UserError, match="no CUDA device"):
-        concrete(runs.smoke(tmp_path).model_copy(update={"device": "cuda"}))
+        resolve_auto(runs.smoke(tmp_path).model_copy(update={"device": "cuda"}))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -99,4 +92,4 @@ def test_what_a_gpu_trained_is_looked_at_without_one(tmp_path, capsys):
     assert (for_trained(config).device, for_trained(config).compile) == ("cpu", "eager")
     assert "cpu instead of cuda:1" in capsys.readouterr().err
     with pytest.raises(UserError, match="use device=cpu compile=eager"):
-        concrete(config)
+        resolve_auto(config)

@@ -1,0 +1,27 @@
+"""How far a run has come."""
+
+from dataclasses import dataclass, field
+
+from common.run.records import Record
+
+
+@dataclass
+class Progress:
+    """All that a run counts. A checkpoint holds it as it is."""
+
+    step: int = 0
+    """Agent steps done."""
+    action: list[float] | None = None
+    """What was chosen for the next step, if its updates were interrupted."""
+    updates: int = 0
+    """Updates done for the next step."""
+    burst_done: bool = False
+    """Whether the burst of updates that ends the random steps is over."""
+    episode: Record = field(default_factory=lambda: {"episode": 0, "return": 0.0, "length": 0})
+    """The current episode's number, the rewards of its steps so far, and their number."""
+    evaluated: int = 0
+    """The step of the last evaluation."""
+    seconds: float = 0.0
+    """What the run has taken, all sessions together."""
+    seconds_each: dict[str, float] = field(default_factory=dict)
+    """What one of each kind of work took lately; see `common.run.forecast`."""

@@ -9,7 +9,7 @@ from tests import runs
 from tests.common.rl.test_diagnosis import QUICK
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
-AFTER_AN_ACCIDENT = {"environment_restarted"}
+AFTER_AN_ACCIDENT = {"environment_restarted", "episode/diverged"}
 
 
 def documented():

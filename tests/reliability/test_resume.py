@@ -33,21 +33,19 @@ def test_the_unbroken_run_logs_every_step_once(unbroken: Path):
 
 
 @pytest.mark.parametrize(
-    ("event", "count", "ahead"),
+    ("event", "count", "ahead", "number"),
     [
-        pytest.param("step", 3, 1, id="random steps"),
-        pytest.param("burst", 2, 1, id="burst"),
-        pytest.param("episode", 2, 1, id="an episode's end"),
-        pytest.param("evaluating", 1, 1, id="evaluation"),
-        pytest.param("step", 20, 0, id="checkpoint, in this process"),
-        pytest.param("step", 20, 1, id="checkpoint"),
+        pytest.param("step", 3, 1, signal.SIGHUP, id="random steps"),
+        pytest.param("burst", 2, 1, signal.SIGUSR2, id="burst"),
+        pytest.param("episode", 2, 1, signal.SIGXCPU, id="an episode's end"),
+        pytest.param("evaluating", 1, 1, signal.SIGUSR1, id="evaluation"),
+        pytest.param("step", 20, 0, signal.SIGTERM, id="checkpoint, in this process"),
+        pytest.param("step", 20, 1, signal.SIGTERM, id="checkpoint"),
     ],
 )
-def test_stopped_by_a_scheduler_and_resumed(
-    event: str, count: int, ahead: int, unbroken: Path, folder: Path, moments: Moments
+def test_stopped_by_a_scheduler_or_a_terminal_and_resumed(
+    event: str, count: int, ahead: int, number: signal.Signals, unbroken: Path, folder: Path, moments: Moments
 ):
-    number = signal.SIGUSR1 if ahead else signal.SIGTERM
-
     def warn() -> None:
         # A scheduler signals every process of a job.
         for process in [*tiny.workers(), os.getpid()]:

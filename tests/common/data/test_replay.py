@@ -399,12 +399,37 @@ def test_damaged_manifests_are_detected(edit, tmp_path: Path):
         make_replay().load(tmp_path, manifest)
 
 
-def test_a_manifest_of_another_replay_is_refused(tmp_path: Path):
+def test_a_manifest_of_other_frames_is_refused(tmp_path: Path):
     memory = make_replay()
     Episodes().play(memory, [5], np.random.default_rng(15))
     manifest = memory.save(tmp_path)
-    with pytest.raises(UserError, match="capacity 20 but this run has 21"):
-        make_replay(capacity=21).load(tmp_path, manifest)
+    with pytest.raises(UserError, match=r"frame_shape \[3, 4, 5\] but this run has \[3, 5, 4\]"):
+        make_replay(shape=(3, 5, 4)).load(tmp_path, manifest)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("played", [[5, 5, 3], [5] * 9 + [3]], ids=["partly filled", "wrapped around"])
+@pytest.mark.parametrize("capacities", [(31, 50), (7, 20), (31, 7)])
+def test_a_replay_of_another_capacity_takes_up_the_newest_that_fit(
+    played: list[int], capacities: tuple[int, int], tmp_path: Path
+):
+    rng = np.random.default_rng(16)
+    memory, oracle = make_replay(), Episodes()
+    oracle.play(memory, played, rng)
+    held = len(memory)
+    for capacity in capacities:
+        for _ in range(2):  # the second time from a save that lacks what a smaller replay lost
+            other = make_replay(capacity=capacity)
+            other.load(tmp_path, memory.save(tmp_path))
+            memory = other
+        held = min(held, capacity)
+        for lengths in ([], [5, 5], [5, 5, 5]):
+            oracle.play(memory, lengths, rng)
+            held = min(held + sum(lengths), capacity)
+            assert len(memory) == held
+            batch, total = memory.newest(held), len(oracle.transitions)
+            found = [index_of(batch, row, oracle.transitions) for row in range(held)]
+            assert found == list(range(total - held, total))
 
 
 @pytest.mark.usefixtures("small_chunks")

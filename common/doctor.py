@@ -141,7 +141,7 @@ def _speed(config: Config) -> str:
 
 def _golden_frames() -> str:
     share = golden.golden_check()
-    text = f"{share:.2%} of the pixels are those of the published benchmark"
+    text = f"{share:.2%} of the pixels away from edges are those of the published benchmark"
     if share < golden.LEAST_SHARE:
         raise UserError(
             f"{text}, not {golden.LEAST_SHARE:.0%}: check the versions above and the OpenGL driver"

@@ -3,8 +3,8 @@
 python -m benchmarks.shifts [task ...]
 
 A row stands for the tasks of a domain that have the same scene and cameras, measured on the first of them.
-Shares are of 84x84 pixels, through the task's usual camera; those below a tenth are in brackets. Colour presets
-are the benchmark's if $SMG_DATA is set.
+Shares are of 84x84 pixels, through the task's usual camera; those below a tenth are in brackets. Colour
+presets are the benchmark's if $SMG_DATA is set.
 """
 
 import argparse

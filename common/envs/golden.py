@@ -10,7 +10,7 @@ LEVELS = 2
 EDGE = 16
 """A pixel is at an edge if the 3x3 pixels around it span more levels than this: a fifth of them are."""
 LEAST_SHARE = 0.97
-"""Away from edges renderers agree in practically every pixel, even one without multisampling, which changes 5%
+"""Away from edges renderers agree in practically all pixels, even one without multisampling, which changes 5%
 of all pixels; a MuJoCo version that draws the floor anew moves 13-34% of them."""
 
 

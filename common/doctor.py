@@ -21,6 +21,7 @@ from common.envs.processes import TrainingEnv
 from common.errors import UserError
 from common.run.build import check_clips, env_arguments, evaluations, replay_size, replay_storage
 from common.run.device import resolve_auto
+from common.run.nvidia import training_gpu
 from common.run.run_folder import check_disk
 
 PYTHONS = ((3, 11), (3, 12))
@@ -61,7 +62,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
     yield _finding("Python", _python)
     yield _finding("PyTorch", lambda: _torch(config))
     yield _finding("simulator", _versions)
-    renderer = _finding(RENDERER, _renderer)
+    renderer = _finding(RENDERER, lambda: _renderer(config))
     yield renderer
     if renderer.ok:
         yield _finding("speed", lambda: _speed(config))
@@ -104,12 +105,23 @@ def _versions() -> str:
     return text
 
 
-def _renderer() -> str:
-    renderer = gl.select_backend()
+def _renderer(config: Config) -> str:
+    """What draws, and on which GPU if it is one."""
+    try:
+        training = training_gpu(resolve_auto(config).device)
+    except UserError:  # which is a finding of its own
+        training = None
+    renderer = gl.select_backend(training)
     text = f"{renderer.backend}: {renderer.name}"
     if renderer.software and gl.has_nvidia_gpu():
         return f"{text} - SOFTWARE RENDERING although there is an NVIDIA GPU; see the warning above"
-    return f"{text} (software)" if renderer.software else text
+    if renderer.software:
+        return f"{text} (software)"
+    where = f"GPU {renderer.gpu}" if renderer.gpu else "EGL does not tell on which GPU"
+    if training is None:
+        return f"{text}, {where}"
+    same = renderer.gpu == training.pci
+    return f"{text}, {where}, which trains" if same else f"{text}, {where}; {training.pci} trains"
 
 
 def _speed(config: Config) -> str:
@@ -129,7 +141,7 @@ def _speed(config: Config) -> str:
 
 def _golden_frames() -> str:
     share = golden.golden_check()
-    text = f"{share:.2%} of the pixels are those of the published benchmark"
+    text = f"{share:.2%} of the pixels away from edges are those of the published benchmark"
     if share < golden.LEAST_SHARE:
         raise UserError(
             f"{text}, not {golden.LEAST_SHARE:.0%}: check the versions above and the OpenGL driver"

@@ -26,6 +26,10 @@ class BenchmarkEnv(gymnasium.Env):
     divide); it terminates only where the task itself ends it. `info["background"]` names the clip's file, the
     colour preset's number, "procedural/<number>" for either without data, or is None under `train`.
 
+    Where MuJoCo's simulation diverges, which is rare and ordinary, the episode is truncated: the last good
+    frame is shown once more, the failed simulator step is worth nothing, and `info["diverged"]` is True (and
+    absent otherwise).
+
     `reset()` draws the initial state and the colour preset or view from generators seeded with `seed` and
     moves on by one clip. `reset(options={"evaluation": n, "episode": k, "episodes": K})` instead makes all
     three a function of (seed, n, k), whatever was played before: episode k of K in evaluation number n shows
@@ -125,6 +129,7 @@ class BenchmarkEnv(gymnasium.Env):
         self._video: np.ndarray | None = None
         self._view_draw = 0  # what the episode's view is a function of
         self._position = 0  # of the clip and the view: agent steps of this episode
+        self._report: dict[str, Any] = {}  # of the task, in the last state that did not diverge
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -154,23 +159,27 @@ class BenchmarkEnv(gymnasium.Env):
         if self._view is not None:
             self._view_draw = int(self._look_random.randint(2**31))
         self._stack[:] = np.concatenate([self._frame()] * (len(self._stack) // 3))
+        self._report = self._simulator.appearance.info(self._simulator.physics)
         return self._stack.copy(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Repeat an action (A,) and return observation, summed reward, terminated, truncated, info."""
         reward = 0.0
-        terminated = truncated = False
+        terminated = truncated = diverged = False
         for _ in range(self.action_repeat):
             outcome = self._simulator.step(action)
             reward += outcome.reward
             self._steps += 1
-            terminated = outcome.terminated
+            terminated, diverged = outcome.terminated, outcome.diverged
             truncated = outcome.truncated or (not terminated and self._steps >= self.episode_steps)
             if terminated or truncated:
                 break
         self._position += 1
         self._stack[:-3] = self._stack[3:]
+        if diverged:
+            return self._stack.copy(), reward, terminated, truncated, self._info() | {"diverged": True}
         self._stack[-3:] = self._frame()
+        self._report = self._simulator.appearance.info(self._simulator.physics)
         return self._stack.copy(), reward, terminated, truncated, self._info()
 
     def render(self) -> np.ndarray | None:
@@ -237,6 +246,7 @@ class BenchmarkEnv(gymnasium.Env):
                 self._wear_preset(choice)
         self._view_draw = state["view_draw"]
         self._position = state["position"]
+        self._report = self._simulator.appearance.info(self._simulator.physics)
 
     def _wear_preset(self, choice: int) -> None:
         self._simulator.appearance.wear(self._simulator.physics, self.shift, self._presets[choice].colours)
@@ -265,4 +275,4 @@ class BenchmarkEnv(gymnasium.Env):
         return (self._clips or self._presets)[self._choice].name
 
     def _info(self) -> dict[str, Any]:
-        return {"background": self._background(), **self._simulator.appearance.info(self._simulator.physics)}
+        return {"background": self._background(), **self._report}

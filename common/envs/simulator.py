@@ -9,6 +9,7 @@ import dm_env
 import mujoco
 import numpy as np
 from dm_control.mujoco import Physics
+from dm_control.rl.control import PhysicsError
 
 from common.envs.presets import Preset
 from common.envs.random_states import load_random_state_dict, random_state_dict
@@ -20,11 +21,16 @@ _FIXED_ARRAYS = ("tex_data", "mesh_", "skin_", "names", "text_data", "paths")
 
 
 class Outcome(NamedTuple):
-    """What a control step gives: the reward, and whether the task itself ended the episode."""
+    """What a control step gives: the reward, and whether the episode is over.
+
+    The task ends it by terminating or truncating it; so does a simulation that `diverged`, whose state means
+    nothing until the next reset.
+    """
 
     reward: float
     terminated: bool
     truncated: bool
+    diverged: bool = False
 
 
 class Appearance(Protocol):
@@ -86,8 +92,17 @@ class Simulator:
         self.environment.reset()
 
     def step(self, action: np.ndarray) -> Outcome:
-        """One control step under an action in [-1, 1], scaled to the task's range."""
-        step: dm_env.TimeStep = self.environment.step(self._centre + self._reach * np.clip(action, -1, 1))
+        """One control step under an action in [-1, 1], scaled to the task's range.
+
+        Raises:
+            ValueError: the action holds a NaN or an infinity, by which any simulation would diverge.
+        """
+        if not np.isfinite(action).all():
+            raise ValueError(f"the action is not finite: {action}")
+        try:
+            step: dm_env.TimeStep = self.environment.step(self._centre + self._reach * np.clip(action, -1, 1))
+        except PhysicsError:
+            return Outcome(0.0, terminated=False, truncated=True, diverged=True)
         ended = step.last()
         return Outcome(float(step.reward or 0.0), ended and step.discount == 0, ended and step.discount != 0)
 
@@ -135,6 +150,8 @@ class Simulator:
         mujoco.mj_step1(self.physics.model.ptr, self.physics.data.ptr)
         self.physics.set_state(state["integration"], sig=_STATE)
         self.physics.data.sensordata[:] = state["sensors"]
+        # A warning counted here would hide the next of its kind from dm_control, which looks for more.
+        self.physics.data.ptr.warning.number[:] = 0
         load_random_state_dict(self.random, state["random"])
 
     def close(self) -> None:

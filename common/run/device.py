@@ -8,6 +8,7 @@ import torch
 
 from common.config.schema import Config
 from common.errors import UserError
+from common.run.nvidia import unusable_gpu
 
 
 def resolve_auto(config: Config) -> Config:
@@ -16,9 +17,11 @@ def resolve_auto(config: Config) -> Config:
     On a CPU they are what updates took least processor time with; on a GPU they are not measured yet.
 
     Raises:
-        UserError: the device does not exist here.
+        UserError: the device does not exist here, or PyTorch cannot use the machine's GPU.
     """
     device = config.device
+    if device != "cpu" and (obstacle := unusable_gpu()):
+        raise UserError(f"device={device}: {obstacle}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():

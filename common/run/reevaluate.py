@@ -11,6 +11,7 @@ from common.run import weights
 from common.run.build import build_agent, build_evaluator, build_images, check_clips
 from common.run.device import apply_switches, for_trained
 from common.run.evaluate import summary_table
+from common.run.nvidia import training_gpu
 from common.run.records import JsonLines
 from common.run.shifts import hardly_shown, shift_shares
 
@@ -21,9 +22,9 @@ def evaluate_run(config: Config, folder: Path) -> int:
     Raises:
         UserError: the run has none that can be read.
     """
-    gl.select_backend()
     trained = weights.read(folder, "evaluate")
     config = for_trained(config)
+    gl.select_backend(training_gpu(config.device))
     apply_switches(config)
     check_clips(config, evaluations=1)
     shares = shift_shares(config, lambda line: print(line, file=sys.stderr))

@@ -17,6 +17,7 @@ from common.run.console import Console
 from common.run.device import apply_switches, device_name, out_of_memory, resolve_auto
 from common.run.evaluate import summary_table
 from common.run.foreground import resolve_rho
+from common.run.nvidia import training_gpu
 from common.run.records import read_json_lines
 from common.run.run_folder import EPISODE, RunFolder, provenance, recorded_provenance
 from common.run.shifts import hardly_shown, recorded_shares, shift_shares
@@ -48,8 +49,9 @@ def train(config: Config, resume: Path | None = None, make_sheet: SheetMaker | N
                 if has_ended(path, config):
                     console.result(final_report(config, path))
                     return 0
-            renderer = gl.select_backend()
-            config = resolve_rho(resolve_auto(config))
+            config = resolve_auto(config)
+            renderer = gl.select_backend(training_gpu(config.device))
+            config = resolve_rho(config)
             apply_switches(config)
             _train(config, folder, renderer, make_sheet, console, stack)
             return 0

@@ -113,10 +113,30 @@ def test_each_obstacle_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "Training cannot start before this is solved: Python, PyTorch" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("gpu", "training", "text"),
+    [
+        ("0000:3b:00.0", gl.Gpu("0000:3b:00.0"), "egl: NVIDIA L4, GPU 0000:3b:00.0, which trains"),
+        ("0000:3b:00.0", gl.Gpu("0000:d8:00.0"), "egl: NVIDIA L4, GPU 0000:3b:00.0; 0000:d8:00.0 trains"),
+        (None, gl.Gpu("0000:d8:00.0"), "egl: NVIDIA L4, EGL does not tell on which GPU; 0000:d8:00.0 trains"),
+        ("0000:3b:00.0", None, "egl: NVIDIA L4, GPU 0000:3b:00.0"),
+    ],
+)
+def test_which_gpu_renders(
+    monkeypatch: pytest.MonkeyPatch, gpu: str | None, training: gl.Gpu | None, text: str
+) -> None:
+    asked = []
+    drawing = gl.Renderer("egl", "NVIDIA L4", False, gpu)
+    monkeypatch.setattr(doctor, "training_gpu", lambda device: training)
+    monkeypatch.setattr(gl, "select_backend", lambda gpu: asked.append(gpu) or drawing)
+    assert doctor._renderer(smoke()) == text
+    assert asked == [training]
+
+
 def test_without_a_renderer_the_status_is_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail() -> gl.Renderer:
+    def fail(gpu: gl.Gpu | None) -> gl.Renderer:
         raise NoRenderer("no OpenGL renderer works (egl: gone); run: apt-get install -y libegl1")
 
     monkeypatch.setattr(gl, "select_backend", fail)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.doctor import PINNED
+from common.gl import INSTALL
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("bash", "cat", "cp", "chmod", "dirname", "flock", "mkdir", "mv", "rm")
@@ -17,6 +18,7 @@ PYTHON = """#!/usr/bin/env bash
 case "$*" in
   "-c import sys; print("*) echo {version} ;;
   "-c import ensurepip, venv") {venv} ;;
+  "-c from common import gl"*) [ -z "${{MUJOCO_GL+set}}" ] && [ ! -e blind ]; exit ;;
   --version) echo Python {version} ;;
   "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
   "-m pip install"*)
@@ -53,11 +55,11 @@ class Copy:
         path.write_text(text)
         path.chmod(0o755)
 
-    def run(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(self.bin / "bash"), script, *arguments],
             cwd=self.root,
-            env={"PATH": str(self.bin)},
+            env={"PATH": str(self.bin)} | environment,
             capture_output=True,
             text=True,
             check=False,
@@ -132,6 +134,53 @@ def test_set_up_is_repeated_when_a_package_is_added(copy: Copy) -> None:
     (copy.root / "variants" / "__init__.py").touch()
     assert copy.run("scripts/setup.sh").returncode == 0
     assert len(copy.installations()) == 2
+
+
+APT = """#!/usr/bin/env bash
+echo "$*" >>apt.log
+case "$*" in *" install "*) {install} ;; esac
+"""
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="root alone installs packages")
+
+
+def installed_packages(copy: Copy) -> list[str]:
+    log = copy.root / "apt.log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+@as_root
+def test_set_up_gets_opengl_where_nothing_can_draw(copy: Copy) -> None:
+    copy.python("python3", "3.12")
+    copy.script(copy.bin / "apt-get", APT.format(install="rm -f blind"))
+    # Where a frame can be drawn, nothing is installed, whatever the user chose for MuJoCo.
+    assert copy.run("scripts/setup.sh", MUJOCO_GL="osmesa").returncode == 0
+    assert installed_packages(copy) == []
+    # The same .venv on a machine that has other libraries, and no OpenGL.
+    (copy.root / "blind").touch()
+    copy.script(
+        copy.bin / "ldconfig", "#!/usr/bin/env bash\necho '    libGLX.so.0 (libc6) => /lib/libGLX.so.0'\n"
+    )
+    result = copy.run("scripts/setup.sh")
+    assert result.returncode == 0
+    assert "nothing can draw a frame; installing libegl1 libgl1-mesa-dri libosmesa6" in result.stdout
+    update, install = installed_packages(copy)
+    assert update == "update -qq"
+    assert install.endswith(INSTALL.rpartition("-y ")[2])
+    assert copy.run("scripts/setup.sh").stdout == ""
+    assert len(installed_packages(copy)) == 2
+
+
+@as_root
+def test_set_up_without_opengl_goes_on_and_tries_again(copy: Copy) -> None:
+    copy.python("python3", "3.12")
+    copy.script(copy.bin / "apt-get", APT.format(install="exit 100"))
+    (copy.root / "blind").touch()
+    for attempt in (1, 2):
+        result = copy.run("scripts/setup.sh")
+        assert result.returncode == 0
+        assert "still nothing can draw a frame; .venv/bin/smg doctor says why" in result.stderr
+        assert len(installed_packages(copy)) == 2 * attempt
 
 
 def test_a_failed_or_interrupted_set_up_is_taken_up_again(copy: Copy) -> None:

@@ -1,7 +1,9 @@
 """Rendered looks against reference frames, and the check that an installed package makes."""
 
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,8 +87,54 @@ def test_the_comparison_tells_looks_apart(reference: dict[str, np.ndarray]) -> N
         assert share_within_two_levels(green, train) < 0.8
 
 
-def test_golden_check_passes_here_and_fails_on_other_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert golden.golden_check() >= golden.LEAST_SHARE
+def prepare_camera(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None]) -> None:
+    """Change each model of the golden check before it is drawn."""
+    make = Camera.__init__
+
+    def changed(self: Camera, physics: Any, **arguments: Any) -> None:
+        change(physics.model.ptr)
+        make(self, physics, **arguments)
+
+    monkeypatch.setattr(Camera, "__init__", changed)
+
+
+def test_golden_check_passes_here_and_on_a_renderer_with_other_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert golden.golden_check() >= 0.995
+
+    def without_multisampling(model: Any) -> None:
+        model.vis.quality.offsamples = 0
+
+    prepare_camera(monkeypatch, without_multisampling)
+    assert golden.golden_check() >= 0.99
+
+
+def test_golden_check_fails_where_the_floors_texture_lies_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the MuJoCo versions that anchor it anew."""
+
+    def moved(model: Any) -> None:
+        texture, pixels = looks._texture(model, "grid")
+        side = int(model.tex_width[texture])
+        image = model.tex_data[pixels].reshape(side, side, 3)
+        model.tex_data[pixels] = np.roll(image, side // 4, axis=(0, 1)).ravel()
+
+    prepare_camera(monkeypatch, moved)
+    assert golden.golden_check() < 0.9
+
+
+def test_golden_check_fails_on_a_moved_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = Camera.frame
     monkeypatch.setattr(Camera, "frame", lambda camera: np.roll(frame(camera), 3, axis=2))
     assert golden.golden_check() < golden.LEAST_SHARE
+
+
+def test_edges_are_where_neighbours_differ() -> None:
+    image = np.full((5, 6, 3), 100, np.uint8)
+    image[:, 4:, 1] += 17  # more than 16 levels, in one colour
+    image[0, 0] += 16  # just not more
+    expected = np.ones((5, 6), bool)
+    expected[:, 3:5] = False  # one pixel on either side
+    np.testing.assert_array_equal(golden.away_from_edges(image), expected)
+    # The references have enough to compare.
+    with np.load(str(files("common.envs").joinpath("golden", "frames.npz"))) as content:
+        shares = [golden.away_from_edges(content[key]).mean() for key in content.files if "frame" in key]
+    assert len(shares) == 5 and min(shares) > 0.6 and np.mean(shares) == pytest.approx(0.8, abs=0.02)

@@ -150,7 +150,7 @@ def test_evaluation_episodes_are_functions_of_their_numbers() -> None:
         ("robot_reach", {"action_axes": "yz"}, "unknown env.action_axes 'yz': .*xyz"),
         ("robot_reach", {"camera": "third_persn"}, "unknown env.camera 'third_persn': .*third_person"),
         ("walker_walk", {"action_axes": "xy"}, "env.action_axes is for the robotic tasks"),
-        ("walker_walk", {"camera": "first_person"}, "env.camera is for the robotic tasks"),
+        ("walker_walk", {"camera": "first_person"}, "env.camera: walker_walk has no camera"),
         ("walker_walk", {"shift": "test1"}, "unknown shift 'test1' for walker_walk"),
         ("robot_reech", {}, "unknown task 'robot_reech': .*robot_reach"),
     ],

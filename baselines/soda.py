@@ -74,9 +74,13 @@ class SODA(RAD):
     def update_auxiliary(self, inputs: SODAInputs, schedule: UpdateSchedule) -> Metrics:
         """One step of trunk, projection and predictor; then the slow copies follow."""
         metrics = super().update_auxiliary(inputs, schedule)
+        self.update_slow_copies()
+        return metrics
+
+    def update_slow_copies(self) -> None:
+        """Exponential moving average of trunk and projection."""
         polyak_update(self.target_trunk, self.critic.trunk, self.settings.tau)
         polyak_update(self.target_projection, self.projection, self.settings.tau)
-        return metrics
 
     def auxiliary_losses(
         self, inputs: SODAInputs, schedule: UpdateSchedule

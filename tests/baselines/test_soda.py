@@ -41,14 +41,14 @@ def slow_copies(agent):
 
 
 def test_auxiliary_loss_is_that_of_the_released_code(stored):
-    terms = released.agent("soda", stored).auxiliary_losses(inputs(stored))
+    terms, _ = released.agent("soda", stored).auxiliary_losses(inputs(stored), AUXILIARY)
     np.testing.assert_allclose(terms["latent_consistency"].item(), stored["loss/soda"], rtol=1e-5)
 
 
 def test_auxiliary_step_moves_every_parameter_as_the_released_code_does(stored):
     agent = released.agent("soda", stored)
     before = released.snapshot(agent)
-    agent.update_encoder(inputs(stored))
+    agent.update_auxiliary(inputs(stored), AUXILIARY)
     released.assert_step(agent, before, stored, "auxiliary", skip=WITHOUT_GRADIENT)
 
 
@@ -97,7 +97,7 @@ def test_without_weight_there_is_no_auxiliary_update_and_no_second_batch():
 def test_the_auxiliary_update_leaves_the_critics_targets(stored):
     agent = released.agent("soda", stored)
     before = [parameter.clone() for parameter in agent.target.parameters()]
-    agent.update_encoder(inputs(stored))
+    agent.update_auxiliary(inputs(stored), AUXILIARY)
     assert all(map(torch.equal, before, agent.target.parameters()))
 
 

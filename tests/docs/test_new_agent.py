@@ -19,7 +19,14 @@ def train(folder: Path, *arguments: str) -> None:
     """`smg` with these arguments, cut short, in the folder with the page's files."""
     (folder / "one_sided.py").write_text("\n\n".join(blocks("python")), encoding="utf-8")
     (folder / "one_sided.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
-    quick = ["train.steps=24", "eval.every=24", "eval.shifts=[train]", "wandb.mode=disabled", "run.dir=run"]
+    quick = [
+        "train.steps=24",
+        "train.log_every=4",
+        "eval.every=24",
+        "eval.shifts=[train]",
+        "wandb.mode=disabled",
+        "run.dir=run",
+    ]
     trained = subprocess.run(
         [sys.executable, "-m", "common.cli", *arguments, "--preset", "smoke", *quick],
         cwd=folder,

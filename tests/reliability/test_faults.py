@@ -327,8 +327,8 @@ def test_divergence_names_the_loss_and_a_weight_and_is_never_saved(
     for name in ("latest.json", "previous.json"):
         manifest = checkpoint.read_manifest(folder / "checkpoint" / name)
         state = checkpoint.load_tensors(folder / "checkpoint" / manifest["state"])
-        for network in state["agent"]["networks"].values():
-            assert all(weight.isfinite().all() for weight in network.values())
+        weights = [value for value in state["agent"].values() if isinstance(value, torch.Tensor)]
+        assert len(weights) > 20 and all(weight.isfinite().all() for weight in weights)
 
 
 def test_out_of_memory_says_what_to_lower(folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -35,7 +35,7 @@ def guard() -> fuzz.Guard:
 def test_readers_return_or_refuse(target, guard: fuzz.Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     known = cache(common.config.loading._suite_tasks)
     known()
-    monkeypatch.setattr(common.config, "_suite_tasks", known)
+    monkeypatch.setattr(common.config.loading, "_suite_tasks", known)
     outcomes = fuzz.fuzz(target, 100, 0, tmp_path, guard)
     assert outcomes.total() >= 100
     assert outcomes["refused"] > 20

@@ -12,7 +12,7 @@ from common.envs.benchmark import BenchmarkEnv
 from common.explain.sheet import Sheet
 from common.run.build import build_agent, build_images, env_arguments
 from common.run.device import resolve_auto
-from common.run.evaluate import Evaluator
+from common.run.evaluate import Evaluator, mean_actions
 from common.run.train import train
 from tests import runs
 
@@ -63,7 +63,7 @@ def test_an_observer_sees_the_first_episode_of_each_shift_as_it_was_played(agent
         for step in range(STEPS):
             if step in DUE:
                 expected.append((shift, step, obs, env.segmentation()))
-            obs, *_ = env.step(agent.act(torch.from_numpy(obs)[None], sample=False)[0].numpy())
+            obs, *_ = env.step(mean_actions(agent, obs[None])[0])
         env.close()
     found = sorted(notes.frames, key=lambda frame: frame[:2])
     assert [frame[:2] for frame in found] == [frame[:2] for frame in expected]

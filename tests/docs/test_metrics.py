@@ -3,10 +3,14 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from common.run.console import Console
 from common.run.records import read_json_lines
 from tests import runs
 from tests.common.rl.test_diagnosis import QUICK
+
+pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 AFTER_AN_ACCIDENT = {"environment_restarted", "episode/diverged"}

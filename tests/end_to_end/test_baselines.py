@@ -5,6 +5,8 @@ import pytest
 from common.config.registry import AGENTS, agent_class
 from tests import runs
 
+pytestmark = pytest.mark.slow
+
 BASELINES = [name for name, path in AGENTS.items() if path.startswith("baselines.")]
 SHORT = (
     "train.steps=11",

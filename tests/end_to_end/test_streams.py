@@ -11,6 +11,8 @@ import pytest
 from tests import runs
 from tests.reliability import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def smg(folder: Path, redirections: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
     """Train a run of a second in `folder`, in a shell."""

@@ -14,6 +14,8 @@ from tests import runs
 from tests.reliability import tiny
 from tests.reliability.conftest import Moments
 
+pytestmark = pytest.mark.slow
+
 LONG = 36
 """Agent steps of a run that begins as long as others become."""
 

@@ -20,6 +20,8 @@ from tests.reliability import crash_points, tiny
 from tests.reliability.conftest import Moments
 from tests.reliability.crash_points import NEW, NEXT, OLD, OLDER
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_checkpoint(tmp_path: Path):
     command = [sys.executable, "-m", "tests.reliability.crash_points", str(tmp_path)]

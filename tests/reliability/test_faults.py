@@ -381,6 +381,8 @@ from pathlib import Path
 from common.config.loading import load
 from common.run.wandb_mirror import WandbMirror
 
+pytestmark = pytest.mark.slow
+
 os.environ["WANDB_SERVICE"] = "3-1-unix-/nowhere"  # the helper of a process that has used W&B itself
 mirror = WandbMirror(load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"]), Path(sys.argv[1]))
 mirror.update([{"step": 1}])

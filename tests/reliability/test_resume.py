@@ -24,6 +24,8 @@ from tests import runs
 from tests.reliability import tiny
 from tests.reliability.conftest import Moments
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_unbroken_run_logs_every_step_once(unbroken: Path):
     logged = [line["step"] for line in runs.metrics(unbroken) if "loss/bellman" in line]

@@ -12,6 +12,8 @@ import common.config.loading
 from benchmarks import fuzz, soak
 from common.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def test_killed_and_resumed_runs_equal_the_unbroken_one_and_so_does_wandb(tmp_path: Path):
     command = [sys.executable, "-m", "benchmarks.soak", "--kills", "5", "--aimed", "1"]

@@ -16,6 +16,8 @@ from common.envs.robot.controller import scripted_action
 from common.envs.robot.tasks import WORKSPACE
 from common.envs.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 REACH, PEG = "robot_reach", "robot_peg_in_box"
 VARIANTS = [(REACH, "xy"), (REACH, "xyz"), (PEG, "xy"), (PEG, "xyz")]
 TOOL_SITE = "arm/hand/pinchsite"

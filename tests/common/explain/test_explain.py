@@ -15,6 +15,8 @@ from common.errors import UserError
 from common.explain import command
 from tests.common.explain.conftest import STEPS
 
+pytestmark = pytest.mark.slow
+
 
 def numbers(folder, label, shift):
     return json.loads((folder / "explain.json").read_text())[label]["shifts"][shift]

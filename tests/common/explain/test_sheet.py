@@ -16,6 +16,8 @@ from common.run.evaluate import Evaluator, mean_actions
 from common.run.train import train
 from tests import runs
 
+pytestmark = pytest.mark.slow
+
 SHIFTS = ("train", "video_hard")
 STEPS = 8
 DUE = (0, 2, 4, 6)

@@ -36,6 +36,7 @@ def batch(size=8):
     return Batch(frames[:, :9], torch.rand(size, 3) * 2 - 1, ones, frames[:, 3:], ones)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGENTS)
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # Dynamo itself looks at the inputs' .grad
 def test_compiled_parts_give_the_numbers_of_eager_ones(name, monkeypatch):
@@ -46,6 +47,7 @@ def test_compiled_parts_give_the_numbers_of_eager_ones(name, monkeypatch):
     compare_compiled_with_eager(name, weights=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which Inductor compiles its C++ with")
 @pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore:`torch.jit")  # PyTorch's own
 def test_compiled_c_plus_plus_gives_the_numbers_of_eager_parts(monkeypatch, tmp_path):

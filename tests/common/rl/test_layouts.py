@@ -14,6 +14,8 @@ from common.rl.optim import laid_out_as, load_optimizer_state
 from common.run.device import resolve_auto
 from tests.baselines.batches import random_batch
 
+pytestmark = pytest.mark.slow
+
 UPDATES, SAVED_AFTER = 20, 9
 FIRST_STEP = 1000
 SIZE, ACTIONS = 24, 3

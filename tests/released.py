@@ -34,9 +34,14 @@ SIZES = [
 
 
 def numbers(name: str) -> dict[str, np.ndarray]:
-    """A fixture file's arrays by key."""
+    """A fixture file's arrays by key; those that equal sac.npz's are stored there alone."""
     with np.load(FIXTURES / f"{name}.npz") as file:
-        return dict(file)
+        stored = dict(file)
+    shared = stored.pop("from_sac", np.array([])).tolist()
+    if shared:
+        with np.load(FIXTURES / "sac.npz") as file:
+            stored |= {key: file[key] for key in shared}
+    return stored
 
 
 def tensor(array: np.ndarray) -> Tensor:

@@ -92,7 +92,8 @@ class Forecast:
 
     def left(self, work: Work) -> dict[str, float] | None:
         """Seconds that each part of the work will take, by its name; None while one cannot be told."""
-        names = ("random steps", "burst of updates", f"{work.step} steps", f"{work.evaluation} evaluations")
+        evaluations = f"{work.evaluation} evaluation{'s' * (work.evaluation != 1)}"
+        names = ("random steps", "burst of updates", f"{work.step} steps", evaluations)
         parts = {}
         for kind, count, name in zip(get_args(Kind), work, names, strict=True):
             each = self._seconds(kind)

@@ -82,7 +82,7 @@ def test_what_is_measured_takes_the_place_of_estimates_and_of_earlier_sessions(c
         forecast.took("step", seconds)
     forecast.took("evaluation", 70.0)
     assert forecast.left(work) == pytest.approx(
-        {"random steps": 0, "burst of updates": 0, "10 steps": 20, "1 evaluations": 70}
+        {"random steps": 0, "burst of updates": 0, "10 steps": 20, "1 evaluation": 70}
     )
     assert forecast.seconds == pytest.approx({"random": 9.0, "step": 2.0, "evaluation": 70.0})
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from threading import Event
 
-from common.config.loading import CONFIGS, RESOLVED_NAME
+from common.config.loading import CONFIGS
 from common.errors import UserError
 from common.study.definition import PlannedRun
 from common.study.folders import ATTEMPTS, CLAIM, LOG, TRAINING, State, locked, read
@@ -83,7 +83,7 @@ def _start(run: PlannedRun, environment: Mapping[str, str]) -> subprocess.Popen[
     tether = (sys.executable, "-m", "common.study.tether", str(os.getpid()))
     with (run.folder / LOG).open("ab") as log:
         return subprocess.Popen(
-            (*tether, "train", *_arguments(run)),
+            (*tether, "train", *run.arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -91,13 +91,6 @@ def _start(run: PlannedRun, environment: Mapping[str, str]) -> subprocess.Popen[
             # Ctrl-C is the study's to handle; it asks the trainer once.
             start_new_session=True,
         )
-
-
-def _arguments(run: PlannedRun) -> tuple[str, ...]:
-    """What `smg train` gets, to begin the run or to resume it."""
-    if not (run.folder / RESOLVED_NAME).exists():
-        return run.arguments
-    return ("--resume", str(run.folder), *(["--allow-code"] if run.foreign_code else []))
 
 
 def _stop(trainer: subprocess.Popen[bytes]) -> int:

@@ -19,6 +19,7 @@ from common.errors import CorruptFile, UserError
 from common.run.checkpoint import LATEST, read_manifest
 from common.run.records import Record, read_json_lines
 from common.run.run_folder import EPISODE, PROVENANCE
+from common.run.signals import STATUS
 from common.study.definition import PlannedRun
 
 CLAIM, TRAINING = ".claim", ".lock"
@@ -26,7 +27,7 @@ CLAIM, TRAINING = ".claim", ".lock"
 ATTEMPTS, LOG = "attempts.jsonl", "train.log"
 LARGEST = 1e12
 """No return is as large; sums of such values stay finite."""
-STOPPED = (75, 130, -signal.SIGTERM)
+STOPPED = {*STATUS.values(), *(-number for number in STATUS)}
 """Statuses of `smg train` after it was asked to stop: saved, or with nothing to save as it had just begun."""
 
 

@@ -19,11 +19,11 @@ from common.config.schema import Config
 from common.errors import UserError
 from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import QUANTILE, Explainer
-from common.explain.load import load_agent
 from common.explain.recording import Stage, by
 from common.report.plots import Picture, Plot, save
 from common.run.build import build_evaluator, episode_length, evaluation_arguments
 from common.run.device import for_trained
+from common.run.trained import load_agent
 from common.study.definition import load_study
 from common.study.folders import FoundRun
 from common.study.report import learning_curves
@@ -123,7 +123,7 @@ def strip(results: Results) -> dict[str, Panels]:
     explainers = {}
     for column in STRIP:
         for run in results.of(results.study.tasks[0], column)[:1]:
-            agent, _ = load_agent(settings(run), run.run.folder)
+            agent = load_agent(settings(run), run.run.folder, "show").agent
             quantile = getattr(agent.config.settings, "quantile", QUANTILE)
             explainers[column] = Explainer(column, agent, quantile, agent.images(1))
     if not explainers:

@@ -16,7 +16,6 @@ from common.errors import UserError
 from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import ATTRIBUTIONS, QUANTILE, SEEN, Explainer
 from common.explain.files import Video, save_picture
-from common.explain.load import load_agent
 from common.explain.numbers import Tally
 from common.explain.page import Shown, write_page
 from common.explain.recording import Recording, Stage, again, by
@@ -24,6 +23,7 @@ from common.run.build import env_arguments, episode_length, evaluation_arguments
 from common.run.checkpoint import write_atomically
 from common.run.device import for_trained
 from common.run.records import Record
+from common.run.trained import load_agent
 from common.run.wandb_mirror import WandbMirror
 
 BATCH = 10
@@ -114,7 +114,7 @@ def _load(configs: Sequence[Config], folders: Sequence[Path]) -> list[Run]:
     quantile = next((value for value in quantiles if value is not None), QUANTILE)
     runs = []
     for label, config, folder in zip(_labels(configs, folders), configs, folders, strict=True):
-        agent, step = load_agent(config, folder)
+        agent, _, step = load_agent(config, folder, "explain")
         runs.append(Run(config, folder, step, Explainer(label, agent, quantile, agent.images(1))))
     return runs
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from common import gl
 from common.config.loading import load
 from common.config.schema import Config
-from common.explain.load import load_agent
 from common.run.device import for_trained
 from common.run.foreground import Share, foreground_share
+from common.run.trained import load_agent
 
 
 def rho(config: Config, steps: int, run: tuple[Config, Path] | None) -> int:
@@ -26,7 +26,7 @@ def rho(config: Config, steps: int, run: tuple[Config, Path] | None) -> int:
         config = run[0]  # frames of one size and camera for both policies
     shares = {"random actions": foreground_share(config, steps)}
     if run is not None:
-        agent, step = load_agent(for_trained(run[0]), run[1])
+        agent, _, step = load_agent(for_trained(run[0]), run[1], "measure")
         label = f"{run[0].agent} after {step} steps"
         shares[label] = foreground_share(run[0], steps, policy=agent)
     print(table(config, steps, shares))

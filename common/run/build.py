@@ -13,6 +13,7 @@ from common.config.shifts import VIDEO_SHIFTS
 from common.data.overlay_bank import OverlayBank
 from common.data.replay import Replay, check_memory, choose_device, replay_bytes
 from common.envs import backgrounds
+from common.envs.benchmark import BenchmarkEnv
 from common.envs.processes import TrainingEnv
 from common.errors import UserError
 from common.rl.sac import SAC
@@ -44,7 +45,6 @@ def build(config: Config, announce: Callable[[str], None] = lambda _: None) -> P
         UserError: data, memory or names do not allow the run.
     """
     check_clips(config, evaluations(config))
-    device = torch.device(config.device)
     env = TrainingEnv(env_arguments(config) | {"shift": "train", "seed": config.seed}, config.env.ahead == 1)
     try:
         storage = replay_storage(config, env.action_size)
@@ -54,16 +54,7 @@ def build(config: Config, announce: Callable[[str], None] = lambda _: None) -> P
         return Parts(
             env=env,
             agent=build_agent(config, env.action_size, images),
-            replay=Replay(
-                config.replay.capacity,
-                frame_shape(config),
-                env.action_size,
-                episode_steps=episode_length(config),
-                device=device,
-                storage=storage,
-                seed=config.seed,
-                frames=config.env.frames,
-            ),
+            replay=build_replay(config, env.action_size),
             images=images,
             evaluator=build_evaluator(config),
         )
@@ -121,6 +112,29 @@ def check_clips(config: Config, evaluations: int) -> int:
 def evaluations(config: Config) -> int:
     """Evaluations of a run: one every `eval.every` agent steps, and one after the last."""
     return -(-config.train.steps // config.eval.every)
+
+
+def build_replay(config: Config, action_size: int) -> Replay:
+    """An empty replay of the configured capacity, where it fits.
+
+    Raises:
+        UserError: there is not enough memory, with the numbers.
+    """
+    return Replay(
+        config.replay.capacity,
+        frame_shape(config),
+        action_size,
+        episode_steps=episode_length(config),
+        device=torch.device(config.device),
+        storage=replay_storage(config, action_size),
+        seed=config.seed,
+        frames=config.env.frames,
+    )
+
+
+def build_env(config: Config, shift: str = "train", seed: int | None = None) -> BenchmarkEnv:
+    """One environment of the configured task in this process, by default seeded as in training."""
+    return BenchmarkEnv(**env_arguments(config), shift=shift, seed=config.seed if seed is None else seed)
 
 
 def build_evaluator(config: Config) -> Evaluator:

@@ -11,9 +11,9 @@ import yaml
 from common import cli
 from common.config.loading import load_run_config
 from common.errors import UserError
-from common.explain.load import load_agent
 from common.run import weights
 from common.run.device import resolve_auto
+from common.run.trained import load_agent
 from tests import runs
 
 QUICK = ("eval.shifts=[train]", "env.episode_steps=32", "env.action_repeat=4", "train.steps=24")
@@ -74,7 +74,7 @@ def test_an_exported_agent_acts_like_the_trained_one(run: Path, exported: Path):
     obs = torch.randint(0, 256, (4, 9, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     actions = {}
     for folder in (run, exported):
-        agent, step = load_agent(resolve_auto(load_run_config(folder)), folder)
+        agent, _, step = load_agent(resolve_auto(load_run_config(folder)), folder, "act")
         assert step == 24
         actions[folder] = agent.act(obs, sample=False)
     torch.testing.assert_close(actions[run], actions[exported], rtol=0, atol=0.01)

@@ -17,6 +17,7 @@ env = build_env(config)
 agent = build_agent(config, env.action_size, build_images(config))
 replay = build_replay(config, env.action_size)
 
+metrics = {}
 obs, _ = env.reset()
 replay.start_episode(obs)
 for step in range(steps):
@@ -29,6 +30,6 @@ for step in range(steps):
     if step >= config.train.random_steps:
         metrics = agent.update(replay.sample(agent.batch_size(step)), step)
     if terminated or truncated:
-        print(f"step {step}: loss {metrics['loss/bellman'].item():.2f}")
+        print(f"step {step}:", *(f"{name} {value.item():.2f}" for name, value in metrics.items()))
         obs, _ = env.reset()
         replay.start_episode(obs)

@@ -13,7 +13,7 @@ from common.config.loading import load_run_config
 from common.errors import UserError
 from common.run import weights
 from common.run.device import resolve_auto
-from common.run.trained import load_agent
+from common.run.trained import load_agent, load_run
 from tests import runs
 
 QUICK = ("eval.shifts=[train]", "env.episode_steps=32", "env.action_repeat=4", "train.steps=24")
@@ -79,6 +79,33 @@ def test_an_exported_agent_acts_like_the_trained_one(run: Path, exported: Path):
         actions[folder] = agent.act(obs, sample=False)
     torch.testing.assert_close(actions[run], actions[exported], rtol=0, atol=0.01)
     assert not torch.equal(actions[run], actions[exported])
+
+
+def test_weights_recorded_by_earlier_versions_act_to_the_bit_alike(exported: Path, tmp_path: Path):
+    """They held a mapping per network, without the temperature."""
+    earlier = tmp_path / "earlier"
+    shutil.copytree(exported, earlier)
+    state = torch.load(exported / "weights.pt", weights_only=True)
+    networks: dict[str, dict[str, torch.Tensor]] = {}
+    for name, value in state["agent"].items():
+        if name != "log_alpha":
+            network, _, rest = name.partition(".")
+            networks.setdefault(network, {})[rest] = value
+    torch.save({"step": state["step"], "agent": {"networks": networks}}, earlier / "weights.pt")
+    obs = torch.randint(0, 256, (4, 9, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    agents = [load_run(folder).agent for folder in (exported, earlier)]
+    seen = [agent.explain(obs, agent.act(obs, sample=False)) for agent in agents]
+    assert seen[0].keys() == seen[1].keys()
+    for name, value in seen[0].items():
+        assert torch.equal(value, seen[1][name]), name
+
+
+def test_weights_that_lack_a_network_are_refused(exported: Path):
+    state = torch.load(exported / "weights.pt", weights_only=True)
+    del state["agent"]["foreground.head.bias"]
+    torch.save(state, exported / "weights.pt")
+    with pytest.raises(UserError, match=r"foreground\.head\.bias in one of the two only"):
+        load_run(exported)
 
 
 def test_an_export_is_evaluated_and_explained_like_a_run(exported: Path, capsys):

@@ -149,6 +149,8 @@ def _devices(record: Mapping[str, Any]) -> Devices:
 def _search() -> _Finding:
     """The first back end that draws, of those that the user's variables leave."""
     given = {name: os.environ[name] for name in (_BACKEND, _PLATFORM, _DEVICE) if os.environ.get(name)}
+    if given.get(_BACKEND, BACKENDS[0]) not in BACKENDS:
+        given.pop(_PLATFORM, None)  # such a back end does not draw through PyOpenGL
     if not given.get(_DEVICE):
         os.environ.pop(_DEVICE, None)  # set, but empty, MuJoCo takes it for a number
     failures = {}

@@ -33,7 +33,8 @@ def finding(backend: str, name: str = "llvmpipe", gpu: str | None = None, device
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python code in a new process that knows no earlier choice."""
-    kept = {name: value for name, value in os.environ.items() if name != "SMG_GL_RENDERER"}
+    chosen = ("SMG_GL_RENDERER", "MUJOCO_GL", "PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID")
+    kept = {name: value for name, value in os.environ.items() if name not in chosen}
     kept |= {"PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code], env=kept, capture_output=True, text=True, check=False
@@ -156,6 +157,7 @@ def test_variables_that_cannot_work_are_refused_by_name(
         ({"PYOPENGL_PLATFORM": "osmesa"}, ["osmesa"]),
         ({"MUJOCO_EGL_DEVICE_ID": "1"}, ["egl"]),
         ({"MUJOCO_EGL_DEVICE_ID": "1", "MUJOCO_GL": "osmesa"}, ["osmesa"]),
+        ({"MUJOCO_GL": "glfw", "PYOPENGL_PLATFORM": "glx"}, ["glfw"]),
         ({"MUJOCO_EGL_DEVICE_ID": "", "MUJOCO_GL": "", "PYOPENGL_PLATFORM": ""}, ["egl", "osmesa"]),
     ],
 )

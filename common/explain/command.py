@@ -22,6 +22,7 @@ from common.explain.recording import Recording, Stage, again, by
 from common.run.build import env_arguments, episode_length, evaluation_arguments
 from common.run.checkpoint import write_atomically
 from common.run.device import for_trained
+from common.run.nvidia import training_gpu
 from common.run.records import Record
 from common.run.trained import load_agent
 from common.run.wandb_mirror import WandbMirror
@@ -66,8 +67,8 @@ def explain(configs: Sequence[Config], folders: Sequence[Path], options: Options
     for name, value in (("--episodes", options.episodes), ("--frames", options.frames)):
         if value < 1:
             raise UserError(f"{name} is {value}; it must be at least 1")
-    gl.select_backend()
     configs = [for_trained(config) for config in configs]
+    gl.select_backend(training_gpu(configs[0].device))
     _check_comparable(configs, folders)
     runs = _load(configs, folders)
     columns = _columns(runs, options.methods)

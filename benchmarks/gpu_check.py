@@ -79,9 +79,9 @@ def checks(folder: Path, rehearse: bool) -> list[Check]:
         run_folder = folder / f"smoke-{agent}"
         train = [*smg, "train", "--agent", agent, "--task", "walker_walk", "--preset", "smoke", *quiet]
         train += [f"run.dir={json.dumps(str(run_folder))}"]
-        found.append(Check(f"train {agent}", train, 60, lambda _, at=run_folder: graphs(at)))
+        found.append(Check(f"train {agent}", train, 120, lambda _, at=run_folder: graphs(at)))
         longer = [*train, "train.steps=90"]
-        found.append(Check(f"resume {agent}", longer, 60, lambda _, at=run_folder: graphs(at)))
+        found.append(Check(f"resume {agent}", longer, 120, lambda _, at=run_folder: graphs(at)))
     for agent in AGENTS:
         for mode in ("eager",) if rehearse else ("eager", "graphs"):
             name = f"updates of {agent}, {mode}"
@@ -133,7 +133,7 @@ def ended(process: subprocess.Popen[bytes], check: Check, seconds: float) -> str
     except subprocess.TimeoutExpired:
         process.terminate()
     try:
-        process.wait(max(5, stopping))
+        process.wait(15)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

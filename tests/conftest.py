@@ -1,11 +1,21 @@
 """Fixtures that several kinds of tests share."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 from selenium import webdriver
 
+from common.run.signals import STATUS
 from tests.browser import chromium
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_arrive() -> None:
+    """What was ignored when the tests were started, as nohup and shells do, is not ignored in them."""
+    for number in STATUS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")

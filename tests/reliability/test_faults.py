@@ -28,6 +28,8 @@ from tests.common.envs.written_clips import flat, write_clip
 from tests.reliability import tiny
 from tests.reliability.conftest import Moments
 
+pytestmark = pytest.mark.slow
+
 # Disk
 
 
@@ -380,8 +382,6 @@ import os, sys
 from pathlib import Path
 from common.config.loading import load
 from common.run.wandb_mirror import WandbMirror
-
-pytestmark = pytest.mark.slow
 
 os.environ["WANDB_SERVICE"] = "3-1-unix-/nowhere"  # the helper of a process that has used W&B itself
 mirror = WandbMirror(load("sac", "walker_walk", "smoke", overrides=["wandb.mode=offline"]), Path(sys.argv[1]))

@@ -133,7 +133,7 @@ def run_all(
         turns = {pool.submit(turn, run): run for run in waiting}
         while turns:
             ended, _ = wait(turns, timeout=1, return_when=FIRST_COMPLETED)
-            for future in ended:
+            for future in [each for each in turns if each in ended]:  # in the study's order
                 run = turns.pop(future)
                 outcome = future.exception() or future.result()
                 if outcome is None or goes_on(run, outcome):

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import shutil
 
 import pytest
 import torch
@@ -123,6 +124,15 @@ def test_compiled_parts_and_a_restart_change_no_weight(name, plain, monkeypatch)
     monkeypatch.setattr(torch, "compile", lambda part, **how: compile_(part, backend="aot_eager", **how))
     switches = ("channels_last=true", "optim.fused=true", "compile=default")
     assert_same(trained(name, *switches, restarted=True), plain(name))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which Inductor compiles its C++ with")
+@pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore:`torch.jit")  # PyTorch's own
+def test_inductor_changes_no_weight_of_smg(plain, monkeypatch, tmp_path):
+    # A minute or two of compiling, so for one agent: the one with the most parts.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled before, nothing kept
+    switches = ("channels_last=true", "optim.fused=true", "compile=default")
+    assert_same(trained("smg", *switches, restarted=True), plain("smg"))
 
 
 @pytest.mark.parametrize("name", ["sgqn", "smg"])

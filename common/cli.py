@@ -282,6 +282,11 @@ def _add_export(commands: Commands) -> None:
     )
     parser.add_argument("run_folder", metavar="RUN_DIR", help="folder of a run")
     parser.add_argument("folder", metavar="FOLDER", help="made; eval, explain and tables read it like a run")
+    parser.add_argument(
+        "--scores",
+        action="store_true",
+        help="only what tables read: configuration, provenance and every evaluated episode, some 20 kB",
+    )
     parser.set_defaults(run=_export)
 
 
@@ -289,7 +294,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from common.run.weights import export
 
     folder = Path(arguments.folder)
-    export(Path(arguments.run_folder), folder)
+    export(Path(arguments.run_folder), folder, arguments.scores)
     print(folder)
     return 0
 

@@ -17,8 +17,10 @@ from common.run import checkpoint
 from common.run.run_folder import refuse_links, sheet_of
 
 FILE = "weights.pt"
-RECORDS = ("provenance*.json", "metrics.jsonl", "eval.jsonl", "config-until-*.yaml", RESOLVED_NAME)
-"""What `export` copies; last the file that makes the folder a run."""
+SCORES = ("provenance*.json", "eval.jsonl", "config-until-*.yaml", RESOLVED_NAME)
+"""What tables are made of; last the file that makes the folder a run."""
+RECORDS = ("metrics.jsonl", *SCORES)
+"""What `export` copies beside the weights and the newest sheet."""
 FOLDERS = (("run", "dir"), ("data", "root"), ("data", "overlay"))
 """What names a folder in a configuration or in provenance.json. It means nothing on another machine."""
 
@@ -67,7 +69,8 @@ def read(folder: Path, purpose: str) -> Weights:
         state = checkpoint.load_tensors(source)
     else:
         raise UserError(
-            f"{folder} has no checkpoint to {purpose} yet; smg train --resume {folder} goes on with training"
+            f"{folder} has neither a checkpoint nor weights to {purpose}: if its training has just begun or "
+            f"broke off, smg train --resume {folder} goes on with it; of an export with --scores, take the run"
         )
     with checkpoint.must_fit(source):
         return Weights(learnt(state["agent"]), int(state["step"]), source)
@@ -94,7 +97,7 @@ def learnt_names(agent: SAC) -> set[str]:
     return {name for name, weight in agent.named_parameters() if weight.requires_grad}
 
 
-def export(run: Path, folder: Path) -> None:
+def export(run: Path, folder: Path, scores_only: bool = False) -> None:
     """Copy a run without its checkpoint: records, the newest sheet and, in half precision, the weights.
 
     The copy names no folder of this machine: where the run lay and where its data were becomes null.
@@ -102,6 +105,7 @@ def export(run: Path, folder: Path) -> None:
     Args:
         run: the run's folder, only read.
         folder: is made, and must not hold a run.
+        scores_only: copy no more than tables are made of, some 20 kB.
 
     Raises:
         UserError: there is no run to copy, or `folder` holds one already or cannot be written.
@@ -118,11 +122,12 @@ def export(run: Path, folder: Path) -> None:
     sheet = sheet_of(run, weights.step)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if sheet.exists():
-            (folder / "sheets").mkdir(exist_ok=True)
-            shutil.copyfile(sheet, folder / "sheets" / sheet.name)
-        checkpoint.write_atomically(folder / FILE, buffer.getbuffer())
-        for pattern in RECORDS:
+        if not scores_only:
+            if sheet.exists():
+                (folder / "sheets").mkdir(exist_ok=True)
+                shutil.copyfile(sheet, folder / "sheets" / sheet.name)
+            checkpoint.write_atomically(folder / FILE, buffer.getbuffer())
+        for pattern in SCORES if scores_only else RECORDS:
             for path in run.glob(pattern):
                 checkpoint.write_atomically(folder / path.name, _portable(path))
     except OSError as error:

@@ -57,6 +57,16 @@ def test_an_export_names_no_folder_of_this_machine_and_is_otherwise_the_run(run:
     assert kept["data"]["video_hard"]["hash"] == recorded["data"]["video_hard"]["hash"]
 
 
+def test_scores_are_what_tables_are_made_of_and_no_more(run: Path, exported: Path, tmp_path: Path):
+    assert cli.main(["export", str(run), str(tmp_path / "scores"), "--scores"]) == 0
+    names = {"config.yaml", "provenance.json", "eval.jsonl"}
+    assert {path.name for path in (tmp_path / "scores").iterdir()} == names
+    for name in names:
+        assert (tmp_path / "scores" / name).read_bytes() == (exported / name).read_bytes()
+    with pytest.raises(UserError, match="neither a checkpoint nor weights"):
+        weights.read(tmp_path / "scores", "explain")
+
+
 def test_an_export_says_with_what_the_run_went_on(run: Path, tmp_path: Path):
     resumed = tmp_path / "resumed"
     shutil.copytree(run, resumed)
@@ -122,7 +132,7 @@ def test_what_cannot_be_exported(run: Path, exported: Path, tmp_path: Path):
         weights.export(tmp_path, tmp_path / "other")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
-    with pytest.raises(UserError, match="begun has no checkpoint to export"):
+    with pytest.raises(UserError, match="begun has neither a checkpoint nor weights to export"):
         weights.export(tmp_path / "begun", tmp_path / "other")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):

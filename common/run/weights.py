@@ -69,8 +69,8 @@ def read(folder: Path, purpose: str) -> Weights:
         state = checkpoint.load_tensors(source)
     else:
         raise UserError(
-            f"{folder} has neither a checkpoint nor weights to {purpose}. Training that broke off goes on with "
-            f"smg train --resume {folder}; of an export with --scores, take the run itself"
+            f"{folder} has neither a checkpoint nor weights to {purpose}. Training that broke off goes on "
+            f"with smg train --resume {folder}; of an export with --scores, take the run itself"
         )
     with checkpoint.must_fit(source):
         return Weights(learnt(state["agent"]), int(state["step"]), source)

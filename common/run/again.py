@@ -63,7 +63,7 @@ def taken_up(config: Config, folder: Path) -> Config:
 
 
 def _other(folder: Path, changed: list[str]) -> UserError:
-    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    more = f" and {len(changed) - 3} more keys" if len(changed) > 3 else ""
     return UserError(
         f"{folder} holds a run with other settings ({'; '.join(changed[:3])}{more}): give another run.dir or "
         f"run.name, or let that run go on as it is with --resume {folder}"

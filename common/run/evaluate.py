@@ -238,5 +238,5 @@ def summary_table(records: list[Record], config: Config, warning: str | None = N
 
 def _difference(found: Comparison) -> str:
     """Where a printed score is from, and the first conditions of it that are not met."""
-    more = f" and {len(found.unmet) - 2} more" if len(found.unmet) > 2 else ""
+    more = f" and {len(found.unmet) - 2} more conditions" if len(found.unmet) > 2 else ""
     return f"{found.score.source} is of {', '.join(map(str, found.unmet[:2]))}{more}"

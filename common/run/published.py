@@ -198,7 +198,7 @@ def unmet_text(cells: Cells) -> str:
         text if len(places) > len(cells) / 2 else f"{text} for {', '.join(_places(cells, places))}"
         for text, places in where.items()
     ]
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    more = f" and {len(texts) - _SHOWN} more conditions" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more
 
 

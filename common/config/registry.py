@@ -15,6 +15,7 @@ AGENTS = {
     "svea": "baselines.svea:SVEA",
     "svea_soda": "baselines.svea_soda:SVEASODA",
     "srm": "baselines.srm:SRM",
+    "sada": "baselines.sada:SADA",
     "sgqn": "sgqn.agent:SGQN",
     "smg": "smg.agent:SMG",
 }

@@ -1,5 +1,7 @@
 """Small variants of SMG beside SMG itself, with equal weights and, update by update, equal draws."""
 
+from typing import Any
+
 import torch
 
 from common.config.loading import load
@@ -19,7 +21,7 @@ SMALL = (
 )
 
 
-def build(name, *overrides, like=None):
+def build(name: Any, *overrides: str, like: str | None = None) -> Any:
     """An agent by name, or by class with the settings of `like`; equal shapes have equal weights."""
     kind = agent_class(name) if isinstance(name, str) else name
     config = resolve_auto(load(like or name, "walker_walk", "smoke", overrides=[*SMALL, *overrides]))

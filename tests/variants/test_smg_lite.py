@@ -32,7 +32,8 @@ def test_the_mean_over_frames_of_its_losses_are_smgs(probability):
 
 def test_gradients_of_the_mean_over_frames_are_smgs():
     smg, lite = build("smg"), build("smg_lite")
-    smg.double(), lite.double()
+    for agent in (smg, lite):
+        agent.double()
     inputs, schedule = update_of_all(smg)
     inputs = {name: value.double() for name, value in inputs.items()}
 

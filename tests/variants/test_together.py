@@ -1,5 +1,9 @@
+import re
+from pathlib import Path
+
 import torch
 
+from common.config.registry import registered_lineage
 from tests.variants.learners import FIRST_STEP, batch, build, trained
 from variants import smg_drift, smg_frames, smg_lite, smg_sada
 
@@ -28,3 +32,14 @@ def test_all_variants_together_are_one_agent():
     torch.testing.assert_close(terms["background"].detach(), (painted - target).abs().mean())
     moved = trained(agent)
     assert all(value.isfinite().all() for value in moved.values())
+
+
+def test_the_pages_example_takes_both_yamls():
+    page = Path(__file__).parents[2] / "docs" / "variants.md"
+    [example] = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    made: dict[str, type] = {}
+    exec(example, made)
+    agent = made["SMGDriftLite"]
+    assert registered_lineage(agent) == ["smg", "smg_lite", "smg_drift"]
+    assert agent.backdrops is smg_drift.SMGDrift.backdrops
+    assert agent.frames_decoded is smg_lite.SMGLite.frames_decoded

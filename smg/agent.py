@@ -132,10 +132,6 @@ class SMG(SAC):
             inputs["augmented"] = self.augment(inputs["obs"])
         return inputs, schedule
 
-    def backdrops(self, count: int) -> Tensor:
-        """ε, the next overlay images (count, 3, H, W), 0–255."""
-        return self.images(count)
-
     def terms(self, schedule: SMGSchedule) -> list[str]:
         """The auxiliary losses that this update computes."""
         waiting = () if schedule.mask_ratio else ("mask_ratio",)

@@ -25,7 +25,8 @@ from torch import Tensor
 from common.errors import UserError, did_you_mean
 from common.rl.frames import apart, stacked
 
-ImageSource = Callable[[int], Tensor]  # n -> (n, 3, H, W), pixels in 0..255
+ImageSource = Callable[[int], Tensor]
+"""n -> (n, 3, H, W), or (n, 3 * frames, H, W) for images of their own behind each frame; pixels in 0..255."""
 
 
 def random_offsets(batch: int, pad: int, device: torch.device) -> Tensor:
@@ -377,8 +378,16 @@ def _transform(transform: AugmentationBase2D, stack: Tensor, params: dict[str, T
         # These take whole stacks. Kornia's wrapper costs more than their arithmetic, three times over.
         return transform.apply_transform(stack, params, transform.flags)
     # Frame by frame: parameters are drawn for a batch of samples, and some are indices into it.
-    frames = [transform(frame, params=params) for frame in rearrange(stack, "b (f c) h w -> f b c h w", c=3)]
-    return rearrange(frames, "f b c h w -> b (f c) h w")
+    frames = rearrange(stack, "b (f c) h w -> f b c h w", c=3)
+    transformed = [transform(frame, params=_of_frame(params, index)) for index, frame in enumerate(frames)]
+    return rearrange(transformed, "f b c h w -> b (f c) h w")
+
+
+def _of_frame(params: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+    """A frame's own backdrops, where each has its own, and what it shares with the others."""
+    if "backdrops" not in params or params["backdrops"].shape[1] == 3:
+        return params
+    return params | {"backdrops": apart(params["backdrops"])[:, index]}
 
 
 OWN: dict[str, type[AugmentationBase2D]] = {
@@ -403,7 +412,7 @@ def build_augmentation(
     Args:
         spec: a name, a mapping of `name` and the class's arguments, a list of these, applied in turn, or
             nothing. A name is one of `OWN` or of Kornia's two-dimensional classes.
-        images: source of backdrops, (n, 3, size, size) with pixels in 0..255; only overlay needs it.
+        images: source of backdrops of size x size pixels; only overlay and strong need it.
         size: side of the observations in pixels.
 
     Raises:

@@ -197,7 +197,11 @@ class SAC(nn.Module):
 
     def build_augmentation(self) -> Augmentation:
         """τ from the configuration; without one, no change."""
-        return build_augmentation(self.config.augmentation, self.images, self.config.env.image_size)
+        return build_augmentation(self.config.augmentation, self.backdrops, self.config.env.image_size)
+
+    def backdrops(self, count: int) -> Tensor:
+        """ε of an augmentation: the next overlay images (count, 3, H, W), 0–255."""
+        return self.images(count)
 
     @property
     def networks(self) -> dict[str, nn.Module]:

@@ -61,6 +61,21 @@ def test_overlay_attribution_view_and_background_target_see_one_drift_each(monke
     assert terms["background"].item() == pytest.approx((painted - backdrop).abs().mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("augmentation", ["overlay", "{name: overlay, p: 0.5}"])
+def test_an_overlay_that_is_named_drifts_too(augmentation):
+    agent = build("smg_drift", f"augmentation={augmentation}")
+    obs = batch(agent, 0).obs
+    torch.manual_seed(0)
+    draws = agent.augmentation.draw(BATCH, SIZE, SIZE, obs.device)
+    augmented, backdrops = agent.augmentation(obs, draws), draws["0.backdrops"].float()
+    assert not torch.equal(backdrops[:, :3], backdrops[:, 3:6])
+    applied = draws["0.batch_prob"] > 0.5
+    expected = obs.float()
+    expected[applied] = 0.5 * expected[applied] + 0.5 * backdrops[applied]
+    assert applied.all() == (augmentation == "overlay") and applied.any()
+    torch.testing.assert_close(augmented, expected, rtol=1e-4, atol=1e-3)
+
+
 def test_without_drift_it_is_smg_to_the_bit():
     assert_equal(trained(build("smg_drift", "smg.drift=0")), trained(build("smg")))
 

@@ -304,6 +304,14 @@ def test_a_samples_strong_augmentation_is_what_its_kind_says(choice):
             np.testing.assert_allclose(augmented[sample, part], expected, atol=0.05, err_msg=kind)
 
 
+def test_strong_may_leave_samples_as_they_are_and_treats_frames_alike():
+    obs = random_images(40, 3).repeat(1, 3, 1, 1)
+    output = run({"name": "strong", "p": 0.5}, obs).view(40, 3, 3, 12, 12)
+    assert torch.equal(output[:, 0], output[:, 1]) and torch.equal(output[:, 0], output[:, 2])
+    changed = ((output[:, 0] - obs[:, :3]).abs() > 0.01).flatten(1).any(1).sum()
+    assert 8 <= changed <= 32  # 20 ± 4 standard deviations
+
+
 def test_strongs_matrices_move_points_as_pixels_move():
     images, transform = torch.zeros(12, 1, 25, 25), StrongAugmentation(Source(25), "geometric", pad=3)
     images[:, :, 10:13, 14:17] = 1

@@ -10,7 +10,7 @@ setup(
     author="The SMG-SGQN developers",
     license="MIT",
     python_requires=">=3.11,<3.13",
-    packages=[*find_packages(include=["smg*", "sgqn*", "baselines*", "common*"]), "configs"],
+    packages=[*find_packages(include=["smg*", "sgqn*", "baselines*", "variants*", "common*"]), "configs"],
     package_data={
         "configs": ["**/*.yaml"],
         "common": ["**/*.yaml", "**/*.npz", "**/*.html", "**/*.css", "**/*.js"],

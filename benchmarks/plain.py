@@ -104,7 +104,7 @@ class PlainSMG(SMG):
         if schedule.mask_ratio:
             terms["mask_ratio"] = smg_losses.mask_ratio(self.paint(obs)[1], float(self.settings.rho))
         painted = self.paint_background(inputs["composed"])
-        terms["background"] = smg_losses.background(painted, inputs["backdrop"])
+        terms["background"] = smg_losses.background(painted, apart(inputs["backdrop"]))
         terms["foreground_consistency"] = smg_losses.foreground_consistency(
             smg_losses.attended(*self.paint(inputs["augmented"])), smg_losses.attended(*self.paint(obs))
         )

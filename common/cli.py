@@ -144,6 +144,7 @@ def _add_eval(commands: Commands) -> None:
         "smg eval runs/walker_walk/smg/seed0",
         "smg eval runs/walker_walk/smg/seed0 --shifts video_easy,video_hard --episodes 20",
         "smg eval downloaded_run --seed 7 data.root=~/dmcgb",
+        "smg eval runs/walker_walk/smg/seed0 --masks learned,truth",
     )
     parser.add_argument("run_folder", metavar="RUN_DIR", help="folder of a run")
     parser.add_argument(
@@ -158,6 +159,12 @@ def _add_eval(commands: Commands) -> None:
         "--seed",
         metavar="S",
         help="environments are seeded with S + eval.seed_offset; by default the run's seed",
+    )
+    parser.add_argument(
+        "--masks",
+        metavar="A,B",
+        help="act also on the foreground alone, before the mean training background, by the agent's own mask "
+        "(learned) or the simulator's (truth)",
     )
     _add_overrides(parser)
     _add_allow_code(parser)
@@ -178,7 +185,8 @@ def _eval(arguments: argparse.Namespace) -> int:
     config = load_run_config(folder, [*overrides, *arguments.overrides], arguments.allow_code)
     from common.run.reevaluate import evaluate_run
 
-    return evaluate_run(config, folder)
+    masks = () if arguments.masks is None else tuple(arguments.masks.split(","))
+    return evaluate_run(config, folder, masks)
 
 
 def _add_explain(commands: Commands) -> None:

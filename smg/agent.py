@@ -12,7 +12,7 @@ from common.config.schema import Count, Positive, Probability, Section, Share
 from common.rl import losses as sac_losses
 from common.rl.augment import Augmentation, build_augmentation, compose
 from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
-from common.rl.frames import apart, stacked
+from common.rl.frames import apart, chosen, stacked
 from common.rl.networks import MLP, orthogonal
 from common.rl.sac import SAC, q_metrics
 from smg import losses
@@ -31,7 +31,7 @@ class Settings(Section):
 class SMGInputs(Inputs, total=False):
     """SAC's inputs and SMG's views of the batch."""
 
-    backdrop: Tensor  # ε (B, 3, H, W), 0-255
+    backdrop: Tensor  # ε (B, 3, H, W), 0-255; (B, 3F, H, W) where it differs from frame to frame
     composed: Tensor  # τ_attrib(obs) (B, 3F, H, W), 0-255
 
 
@@ -103,7 +103,7 @@ class SMG(SAC):
     def build_augmentation(self) -> Augmentation:
         """τ's overlay half for `mixture`; any other augmentation is τ as it stands."""
         if self.mixture:
-            return build_augmentation("overlay", self.images, self.config.env.image_size)
+            return build_augmentation("overlay", self.backdrops, self.config.env.image_size)
         return super().build_augmentation()
 
     @property
@@ -127,7 +127,7 @@ class SMG(SAC):
             schedule = replace(schedule, attribution=chance < self.settings.attribution_probability)
         views = self.views_read(schedule)
         if "composed" in views:
-            inputs["backdrop"] = self.images(len(batch.obs)).float()  # ε of τ_attrib
+            inputs["backdrop"] = self.backdrops(len(batch.obs)).float()  # ε of τ_attrib
         if "augmented" in views and not schedule.attribution:
             inputs["augmented"] = self.augment(inputs["obs"])
         return inputs, schedule
@@ -137,11 +137,16 @@ class SMG(SAC):
         waiting = () if schedule.mask_ratio else ("mask_ratio",)
         return [name for name in self.AUXILIARY if self.active(name) and name not in waiting]
 
+    def reading(self, schedule: SMGSchedule) -> list[str]:
+        """The rows of `READS` that this update reads by."""
+        critics = [name for name in self.LOSSES if name in self.READS and name not in self.AUXILIARY]
+        return [name for name in critics if self.active(name)] + (
+            self.terms(schedule) if schedule.auxiliary else []
+        )
+
     def views_read(self, schedule: SMGSchedule) -> set[str]:
         """The views that some loss of this update reads."""
-        reading = [name for name in self.READS if name not in self.AUXILIARY and self.active(name)]
-        reading += self.terms(schedule) if schedule.auxiliary else []
-        views = {view for name in reading for made in self.READS[name] for view in made}
+        views = {view for name in self.reading(schedule) for made in self.READS[name] for view in made}
         return views | {"composed"} if schedule.attribution and "augmented" in views else views
 
     # Learning
@@ -162,8 +167,12 @@ class SMG(SAC):
     @torch.no_grad()
     def compose(self, obs: Tensor, backdrop: Tensor) -> Tensor:
         """τ_attrib(o) = o ⊙ M + ε ⊙ (1 − M), with the current networks' soft mask, detached."""
-        mask = self.foreground.images(self.critic.encode(obs)).mask
-        return compose(obs, mask.squeeze(2), backdrop)
+        return compose(obs, self.mask(obs), backdrop)
+
+    @torch.no_grad()
+    def mask(self, obs: Tensor) -> Tensor:
+        """M (N, F, H, W) in (0, 1) of observations (N, 3F, H, W), 0–255."""
+        return self.foreground.images(self.critic.encode(obs)).mask.squeeze(2)
 
     def critic_losses(self, inputs: SMGInputs) -> tuple[dict[str, Tensor], Metrics]:
         """Bellman loss on o; on τ(o), consistency with Q(o) alone (poster eq. 5)."""
@@ -188,20 +197,25 @@ class SMG(SAC):
     def decode(self, inputs: SMGInputs, schedule: SMGSchedule) -> Decoded:
         """All that the terms of this update read, each network run once on all its views."""
         reads = [self.READS[name] for name in self.terms(schedule)]
+        frames = self.frames_decoded(inputs)
         painted = distinct(each.foreground for each in reads)
         latents = together(self.critic.encode, inputs, distinct([*(each.latent for each in reads), painted]))
         foreground = {}
         if painted:
             batch = len(inputs["obs"])
-            image, mask = self.foreground.images(torch.cat([latents[view] for view in painted]))
+            image, mask = self.foreground.images(torch.cat([latents[view] for view in painted]), frames)
             pairs = map(Foreground, image.split(batch), mask.split(batch))
             foreground = dict(zip(painted, pairs, strict=True))
         background = together(
-            lambda *views: self.background.images(self.background_encoder(*views)),
+            lambda *views: self.background.images(self.background_encoder(*views), frames),
             inputs,
             distinct(each.background for each in reads),
         )
         return Decoded(latents, foreground, background)
+
+    def frames_decoded(self, inputs: SMGInputs) -> Tensor | None:
+        """Numbers (k,) of the frames of a stack that the models paint for their losses; None for all."""
+        return None
 
     def auxiliary_terms(
         self, decoded: Decoded, inputs: SMGInputs, schedule: SMGSchedule
@@ -211,13 +225,15 @@ class SMG(SAC):
 
     def reconstruction_loss(self, decoded: Decoded, inputs: SMGInputs) -> Tensor:
         reconstructed = losses.reconstruct(*decoded.foreground["obs"], decoded.background["obs"])
-        return losses.reconstruction(reconstructed, apart(inputs["obs"]).to(reconstructed.dtype))
+        obs = chosen(apart(inputs["obs"]), self.frames_decoded(inputs))
+        return losses.reconstruction(reconstructed, obs.to(reconstructed.dtype))
 
     def mask_ratio_loss(self, decoded: Decoded, inputs: SMGInputs) -> Tensor:
         return losses.mask_ratio(decoded.foreground["obs"].mask, float(self.settings.rho))
 
     def background_loss(self, decoded: Decoded, inputs: SMGInputs) -> Tensor:
-        return losses.background(decoded.background["composed"], inputs["backdrop"])
+        backdrop = chosen(apart(inputs["backdrop"]), self.frames_decoded(inputs))
+        return losses.background(decoded.background["composed"], backdrop)
 
     def empowerment_loss(self, decoded: Decoded, inputs: SMGInputs) -> Tensor:
         ends = torch.cat([decoded.latent["obs"], decoded.latent["next_obs"]], 1)

@@ -33,9 +33,9 @@ def background(predicted: Tensor, backdrop: Tensor) -> Tensor:
 
     Args:
         predicted: (B, F, 3, H, W).
-        backdrop: ε (B, 3, H, W), the same for every frame of a sample.
+        backdrop: ε (B, F, 3, H, W), or (B, 1, 3, H, W), the same for every frame of a sample.
     """
-    return F.l1_loss(predicted, backdrop[:, None].expand_as(predicted))
+    return F.l1_loss(predicted, backdrop.expand_as(predicted))
 
 
 def empowerment(predicted_action: Tensor, action: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ class Foreground(NamedTuple):
 class ForegroundDecoder(FrameDecoder):
     """g⁺: latent z⁺ → foreground image and mask; its decoder has four output channels, RGB and mask."""
 
-    def images(self, latent: Tensor) -> Foreground:
-        """(B, latent) → o⁺ and M."""
-        channels = self(latent).sigmoid().unflatten(0, (len(latent), -1))  # (B, F, 4, H, W)
+    def images(self, latent: Tensor, frames: Tensor | None = None) -> Foreground:
+        """(B, latent) → o⁺ and M, of all frames or those with these numbers (k,)."""
+        channels = self(latent, frames).sigmoid().unflatten(0, (len(latent), -1))  # (B, F, 4, H, W)
         colours, mask = channels.split([3, 1], dim=2)
         return Foreground(255 * colours, mask)
 
@@ -29,9 +29,9 @@ class ForegroundDecoder(FrameDecoder):
 class BackgroundDecoder(FrameDecoder):
     """g⁻: latent z⁻ → background image."""
 
-    def images(self, latent: Tensor) -> Tensor:
-        """(B, latent) → o⁻ (B, F, 3, H, W), 0–255."""
-        return 255 * self(latent).sigmoid().unflatten(0, (len(latent), -1))
+    def images(self, latent: Tensor, frames: Tensor | None = None) -> Tensor:
+        """(B, latent) → o⁻ (B, F, 3, H, W), 0–255, of all frames or those with these numbers (k,)."""
+        return 255 * self(latent, frames).sigmoid().unflatten(0, (len(latent), -1))
 
 
 class BackgroundEncoder(nn.Module):

@@ -113,6 +113,7 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
 def _periods(config: Config) -> dict[str, int]:
     """Every how many agent steps a part of the update runs, by key."""
     periods = {f"sac.{name}": getattr(config.sac, name) for name in ("actor_every", "target_every")}
+    periods["train.update_every"] = config.train.update_every
     if hasattr(config.settings, "auxiliary_every"):
         periods["auxiliary_every"] = config.settings.auxiliary_every
     return periods

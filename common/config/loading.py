@@ -18,7 +18,7 @@ import torch
 from common.config import yaml_files
 from common.config.checks import validate, whole_run
 from common.config.messages import Layer, merge
-from common.config.registry import AGENTS, agent_class, is_import_path, registered_ancestor
+from common.config.registry import AGENTS, agent_class, is_import_path, registered_lineage
 from common.config.schema import Config
 from common.config.shifts import ROBOT_TASKS
 from common.errors import UserError, did_you_mean
@@ -200,11 +200,8 @@ def _default_preset(given: list[Layer]) -> str:
 
 
 def _agent_layers(agent: str, agent_type: type[Any]) -> list[Layer]:
-    """The agent's YAML: packaged, or that of the agent it extends and then the one beside its module."""
-    layers = []
-    packaged = registered_ancestor(agent_type)
-    if packaged is not None:
-        layers.append(_packaged("agents", packaged))
+    """The agent's YAML: the packaged ones of its lineage, and then the one beside its module."""
+    layers = [_packaged("agents", name) for name in registered_lineage(agent_type)]
     if is_import_path(agent):
         beside = Path(inspect.getfile(agent_type)).with_suffix(".yaml")
         if beside.is_file():
@@ -218,8 +215,8 @@ def _layers_for(kind: str, name: str, agent_type: type[Any]) -> list[Layer]:
         return []
     layer = _packaged(kind, name)
     for_agents = layer.values.pop("agents", {})
-    special = for_agents.get(registered_ancestor(agent_type), {})
-    return [layer, Layer(layer.source, special, given=False)]
+    special = [for_agents.get(name, {}) for name in registered_lineage(agent_type)]
+    return [layer, *(Layer(layer.source, values, given=False) for values in special)]
 
 
 def _relevant(layer: Layer, agent: str, agent_type: type[Any]) -> Layer:

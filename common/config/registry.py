@@ -15,8 +15,13 @@ AGENTS = {
     "svea": "baselines.svea:SVEA",
     "svea_soda": "baselines.svea_soda:SVEASODA",
     "srm": "baselines.srm:SRM",
+    "sada": "baselines.sada:SADA",
     "sgqn": "sgqn.agent:SGQN",
     "smg": "smg.agent:SMG",
+    "smg_drift": "variants.smg_drift:SMGDrift",
+    "smg_sada": "variants.smg_sada:SMGSADA",
+    "smg_lite": "variants.smg_lite:SMGLite",
+    "smg_frames": "variants.smg_frames:SMGFrames",
 }
 
 
@@ -43,14 +48,20 @@ def agent_class(name: str) -> type[Any]:
     return _import(name)
 
 
-def registered_ancestor(agent: type[Any]) -> str | None:
-    """The registered name of the nearest class that `agent` is or extends, if there is one."""
+def registered_lineage(agent: type[Any]) -> list[str]:
+    """The registered names that an agent's settings come from, in the order in which they are merged.
+
+    They end with the nearest class that `agent` is or extends, which stands behind those that it extends and
+    shares its section with: a variant's YAML says how it differs from the agent that it varies.
+    """
     names = {path: name for name, path in AGENTS.items()}
+    found: list[str] = []
     for ancestor in agent.__mro__:
         name = names.get(f"{ancestor.__module__}:{ancestor.__qualname__}")
-        if name is not None:
-            return name
-    return None
+        shares = getattr(ancestor, "SECTION", None) == agent.SECTION is not None
+        if name is not None and (shares or not found):
+            found.insert(0, name)
+    return found
 
 
 def _import(path: str) -> type[Any]:

@@ -138,6 +138,7 @@ class Train(Section):
     steps: Positive
     random_steps: Positive
     burst_updates: Count
+    update_every: Positive = 1  # runs recorded before this key existed update at every step
     batch: Positive
     log_every: Positive
 

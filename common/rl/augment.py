@@ -25,7 +25,8 @@ from torch import Tensor
 from common.errors import UserError, did_you_mean
 from common.rl.frames import apart, stacked
 
-ImageSource = Callable[[int], Tensor]  # n -> (n, 3, H, W), pixels in 0..255
+ImageSource = Callable[[int], Tensor]
+"""n -> (n, 3, H, W), or (n, 3 * frames, H, W) for images of their own behind each frame; pixels in 0..255."""
 
 
 def random_offsets(batch: int, pad: int, device: torch.device) -> Tensor:
@@ -68,15 +69,31 @@ def _pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return picked.view(batch, channels, rows.shape[1], columns.shape[1])
 
 
+def rotate(images: Tensor, angles: Tensor) -> Tensor:
+    """Each image turned about its centre, interpolated bilinearly, edge pixels repeated.
+
+    The output at (x, y), from the centre to the right and down, is the input at
+    (x cos a - y sin a, x sin a + y cos a): a positive angle turns what is seen counter-clockwise.
+
+    Args:
+        images: (B, C, H, H), floating.
+        angles: (B,), radians.
+    """
+    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    rows = torch.stack([cos, -sin, zero]), torch.stack([sin, cos, zero])
+    grid = F.affine_grid(torch.stack(rows).permute(2, 0, 1), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid.to(images), padding_mode="border", align_corners=False)
+
+
 def overlay(obs: Tensor, backdrops: Tensor, alpha: float = 0.5) -> Tensor:
-    """Random overlay: (1 - alpha) * obs + alpha * backdrop, one backdrop for all frames of a sample.
+    """Random overlay: (1 - alpha) * obs + alpha * backdrop.
 
     Args:
         obs: (B, 3 * frames, H, W).
-        backdrops: (B, 3, H, W).
+        backdrops: (B, 3, H, W), one for all frames of a sample, or (B, 3 * frames, H, W), one for each.
     """
     frames = apart(_floating(obs))
-    return stacked(torch.lerp(frames, backdrops.to(frames.dtype)[:, None], alpha))
+    return stacked(torch.lerp(frames, apart(backdrops.to(frames.dtype)), alpha))
 
 
 def compose(obs: Tensor, mask: Tensor, backdrops: Tensor) -> Tensor:
@@ -85,10 +102,10 @@ def compose(obs: Tensor, mask: Tensor, backdrops: Tensor) -> Tensor:
     Args:
         obs: (B, 3 * frames, H, W).
         mask: (B, frames, H, W) in [0, 1], one per frame.
-        backdrops: (B, 3, H, W), one for all frames of a sample.
+        backdrops: (B, 3, H, W), one for all frames of a sample, or (B, 3 * frames, H, W), one for each.
     """
     dtype = obs.dtype if obs.is_floating_point() else mask.dtype
-    frames, behind = apart(obs.to(dtype)), backdrops.to(dtype)[:, None]
+    frames, behind = apart(obs.to(dtype)), apart(backdrops.to(dtype))
     return stacked(torch.lerp(behind, frames, mask.to(dtype)[:, :, None]))
 
 
@@ -189,6 +206,104 @@ class RandomConvolution(IntensityAugmentationBase2D):
         return random_convolution(input * 255, params["weights"].to(input)) / 255
 
 
+PHOTOMETRIC = {
+    "convolution": ("convolution",),
+    "overlay": ("overlay",),
+    "convolution_overlay": ("convolution", "overlay"),
+}
+GEOMETRIC = {
+    "rotation": ("rotation",),
+    "shift": ("shift",),
+    "rotation_shift": ("rotation", "shift"),
+}
+KINDS = {"photometric": PHOTOMETRIC, "geometric": GEOMETRIC, "all": PHOTOMETRIC | GEOMETRIC}
+"""SADA's strong augmentations: the operations that each applies, in order, by the choices of `kinds`."""
+
+
+class StrongAugmentation(GeometricAugmentationBase2D):
+    """One of SADA's strong augmentations for each sample, drawn uniformly.
+
+    Args:
+        images: the source of backdrops.
+        kinds: what to draw from: "photometric", "geometric" or "all" of `KINDS`.
+        alpha: the backdrop's share in an overlay.
+        degrees: largest angle of a rotation to either side.
+        pad: largest shift [pixels].
+        one_angle: turn all samples of a batch that are turned by one angle.
+    """
+
+    def __init__(
+        self,
+        images: ImageSource,
+        kinds: str = "all",
+        alpha: float = 0.5,
+        degrees: float = 180.0,
+        pad: int = 16,
+        one_angle: bool = False,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(p=p)
+        if kinds not in KINDS:
+            raise ValueError(f"kinds is {kinds!r}; choose among {', '.join(KINDS)}")
+        self.images = images
+        self.kinds = KINDS[kinds]
+        self.alpha = alpha
+        self.degrees = degrees
+        self.pad = pad
+        self.one_angle = one_angle
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        count, device = batch_shape[0], self.device
+        angles = torch.rand(1 if self.one_angle else count, device=device).expand(count)
+        return {
+            "kind": torch.randint(len(self.kinds), (count,), device=device),
+            "weights": torch.randn(count, 3, 3, 3, 3, device=device),
+            "backdrops": self.images(count),
+            "angles": torch.deg2rad(self.degrees * (2 * angles - 1)),
+            "offsets": random_offsets(count, self.pad, device),
+        }
+
+    def compute_transformation(
+        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]
+    ) -> Tensor:
+        """The (B, 3, 3) matrices that move a point as its pixel moves."""
+        turned, moved = (self._applied(params["kind"], name).to(input) for name in ("rotation", "shift"))
+        angles = params["angles"].to(input) * turned
+        centre = torch.tensor([(length - 1) / 2 for length in (input.shape[-1], input.shape[-2])]).to(input)
+        matrix = self.identity_matrix(input).clone()
+        matrix[:, 0, 0] = matrix[:, 1, 1] = angles.cos()
+        matrix[:, 0, 1], matrix[:, 1, 0] = angles.sin(), -angles.sin()
+        matrix[:, :2, 2] = centre - matrix[:, :2, :2] @ centre
+        matrix[:, :2, 2] -= moved[:, None] * params["offsets"].to(input).flip(1)
+        return matrix
+
+    def apply_transform(
+        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        values = {name: params[name].to(input) for name in ("weights", "backdrops", "angles")}
+        offsets = params["offsets"].to(input.device)
+        operations: dict[str, Callable[[Tensor], Tensor]] = {
+            "convolution": lambda images: random_convolution(images * 255, values["weights"]) / 255,
+            "overlay": lambda images: overlay(images, values["backdrops"] / 255, self.alpha),
+            "rotation": lambda images: rotate(images, values["angles"]),
+            "shift": lambda images: translate(images, offsets),
+        }
+        # Every sample goes through every operation and keeps what its kind asks for: nothing waits for the
+        # device. No kind has two of these in another order.
+        for name, operation in operations.items():
+            if any(name in kind for kind in self.kinds.values()):
+                applied = self._applied(params["kind"], name).to(input.device)[:, None, None, None]
+                input = torch.where(applied, operation(input), input)
+        return input
+
+    def _applied(self, kind: Tensor, operation: str) -> Tensor:
+        """Whether the operation is part of each sample's kind (B,), by its number: bool (B,)."""
+        return torch.stack(
+            [kind == number for number, parts in enumerate(self.kinds.values()) if operation in parts]
+            or [torch.zeros_like(kind, dtype=torch.bool)]
+        ).any(0)
+
+
 class AttributionOverlay(IntensityAugmentationBase2D):
     """`compose`: what the mask attends to stays, images from a source replace the rest.
 
@@ -263,14 +378,23 @@ def _transform(transform: AugmentationBase2D, stack: Tensor, params: dict[str, T
         # These take whole stacks. Kornia's wrapper costs more than their arithmetic, three times over.
         return transform.apply_transform(stack, params, transform.flags)
     # Frame by frame: parameters are drawn for a batch of samples, and some are indices into it.
-    frames = [transform(frame, params=params) for frame in rearrange(stack, "b (f c) h w -> f b c h w", c=3)]
-    return rearrange(frames, "f b c h w -> b (f c) h w")
+    frames = rearrange(stack, "b (f c) h w -> f b c h w", c=3)
+    transformed = [transform(frame, params=_of_frame(params, index)) for index, frame in enumerate(frames)]
+    return rearrange(transformed, "f b c h w -> b (f c) h w")
+
+
+def _of_frame(params: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+    """A frame's own backdrops, where each has its own, and what it shares with the others."""
+    if "backdrops" not in params or params["backdrops"].shape[1] == 3:
+        return params
+    return params | {"backdrops": apart(params["backdrops"])[:, index]}
 
 
 OWN: dict[str, type[AugmentationBase2D]] = {
     "overlay": RandomOverlay,
     "random_convolution": RandomConvolution,
     "random_shift": RandomShift,
+    "strong": StrongAugmentation,
 }
 _BASES = (
     AugmentationBase2D,
@@ -288,7 +412,7 @@ def build_augmentation(
     Args:
         spec: a name, a mapping of `name` and the class's arguments, a list of these, applied in turn, or
             nothing. A name is one of `OWN` or of Kornia's two-dimensional classes.
-        images: source of backdrops, (n, 3, size, size) with pixels in 0..255; only overlay needs it.
+        images: source of backdrops of size x size pixels; only overlay and strong need it.
         size: side of the observations in pixels.
 
     Raises:

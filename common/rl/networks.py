@@ -3,7 +3,7 @@
 Images are (N, C, H, W) with values 0–255; networks scale them to [0, 1] themselves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from common.config.schema import trunk_resolution
+from common.rl.frames import chosen
 
 Activation = Callable[[Tensor], Tensor]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -61,10 +62,19 @@ class Trunk(nn.Module):
             weight = next(self.convolutions.parameters())
             dtype, layout = torch.bfloat16 if self.bf16 else weight.dtype, memory_format(weight)
             pixels = [view.to(dtype, memory_format=layout) for view in views]
-            features = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
-            for index, convolution in enumerate(self.convolutions):
-                features = convolution(relu(features) if index > 0 else features)
+            features = self.convolve(pixels[0] if len(pixels) == 1 else torch.cat(pixels), relu)
         return features.flatten(1).to(weight.dtype)
+
+    def convolve(self, pixels: Tensor, relu: Activation) -> Tensor:
+        """Pixels (N, C, H, W) → the last convolution's output."""
+        return convolved(self.convolutions, pixels, relu)
+
+
+def convolved(convolutions: Iterable[nn.Module], features: Tensor, relu: Activation) -> Tensor:
+    """Convolutions one after the other, with ReLUs between them."""
+    for index, convolution in enumerate(convolutions):
+        features = convolution(relu(features) if index > 0 else features)
+    return features
 
 
 class Projection(nn.Module):
@@ -181,9 +191,13 @@ class FrameDecoder(nn.Module):
         self.decoder = Decoder(latent, filters, channels, image_size)
         self.latent = latent
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """(B, latent) → (B·frames, channels, H, W), the frames of a sample next to each other."""
-        return self.decoder(F.relu(self.head(latent)).view(-1, self.latent))
+    def forward(self, latent: Tensor, frames: Tensor | None = None) -> Tensor:
+        """(B, latent) → (B·frames, channels, H, W), the frames of a sample next to each other.
+
+        `frames`, int64 (k,), decodes only those of each sample.
+        """
+        latents = F.relu(self.head(latent)).unflatten(1, (-1, self.latent))  # (B, frames, latent)
+        return self.decoder(chosen(latents, frames).flatten(0, 1))
 
 
 def memory_format(weight: Tensor) -> torch.memory_format:

@@ -7,6 +7,7 @@ Hyper-parameters: see configs/default.yaml and the papers cited there.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self
 
@@ -196,7 +197,11 @@ class SAC(nn.Module):
 
     def build_augmentation(self) -> Augmentation:
         """τ from the configuration; without one, no change."""
-        return build_augmentation(self.config.augmentation, self.images, self.config.env.image_size)
+        return build_augmentation(self.config.augmentation, self.backdrops, self.config.env.image_size)
+
+    def backdrops(self, count: int) -> Tensor:
+        """ε of an augmentation: the next overlay images (count, 3, H, W), 0–255."""
+        return self.images(count)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -243,7 +248,7 @@ class SAC(nn.Module):
 
     def auxiliary_period(self) -> int:
         """Agent steps from one update with all losses that move the encoder to the next."""
-        return getattr(self.settings, "auxiliary_every", 1)
+        return math.lcm(self.config.train.update_every, getattr(self.settings, "auxiliary_every", 1))
 
     def prepare(self, batch: Batch, schedule: UpdateSchedule) -> tuple[Inputs, UpdateSchedule]:
         """Everything an update needs, all that is random about it drawn, as fixed-shape tensors.
@@ -312,8 +317,20 @@ class SAC(nn.Module):
         with torch.no_grad():
             features = self.critic.trunk(inputs["obs"])
             latent = self.critic.projection(features)
+        return self.policy_losses(features, latent, inputs["noise_obs"])
+
+    def policy_losses(
+        self, features: Tensor, latent: Tensor, noise: Tensor
+    ) -> tuple[dict[str, Tensor], Metrics]:
+        """The actor's terms for what the policy sees, valued in the state that `latent` encodes.
+
+        Args:
+            features: (N, F), the trunk's, of what the policy sees.
+            latent: (N, latent), the critic's, of what its actions are valued at.
+            noise: (N, A), the policy's standard normal draws.
+        """
         mean, log_std = self.actor(features)
-        action, log_pi = losses.squashed_gaussian(mean, log_std, inputs["noise_obs"])
+        action, log_pi = losses.squashed_gaussian(mean, log_std, noise)
         alpha = self.log_alpha.exp()
         terms = {
             "policy": losses.policy(alpha, log_pi, self.critic.heads(latent, action)),

@@ -14,7 +14,7 @@ from common.data.overlay_bank import OverlayBank
 from common.data.replay import Replay, check_memory, choose_device, replay_bytes
 from common.envs import backgrounds
 from common.envs.benchmark import BenchmarkEnv
-from common.envs.processes import TrainingEnv
+from common.envs.processes import EnvPool, TrainingEnv
 from common.errors import UserError
 from common.rl.sac import SAC
 from common.run.evaluate import Evaluator
@@ -137,10 +137,13 @@ def build_env(config: Config, shift: str = "train", seed: int | None = None) -> 
     return BenchmarkEnv(**env_arguments(config), shift=shift, seed=config.seed if seed is None else seed)
 
 
-def build_evaluator(config: Config) -> Evaluator:
-    """The evaluation environments of a run."""
-    shifts, episodes = config.eval.shifts, config.eval.episodes
-    return Evaluator(evaluation_arguments(config), shifts, episodes, config.eval.envs, config.eval.processes)
+def build_evaluator(
+    config: Config, pool: Callable[[list[dict[str, Any]], int], EnvPool] = EnvPool
+) -> Evaluator:
+    """The evaluation environments of a run, in a pool of the usual or another kind."""
+    evaluation = config.eval
+    sizes = evaluation.shifts, evaluation.episodes, evaluation.envs, evaluation.processes
+    return Evaluator(evaluation_arguments(config), *sizes, pool)
 
 
 def evaluation_arguments(config: Config) -> dict[str, Any]:

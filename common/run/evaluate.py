@@ -75,10 +75,17 @@ class Evaluator:
         episodes: per shift.
         envs: environments that step together, at most.
         processes: over which they are spread; 0 keeps them in this process.
+        pool: makes the pool of environments; one of its own may change what the policy sees.
     """
 
     def __init__(
-        self, arguments: Record, shifts: tuple[str, ...], episodes: int, envs: int, processes: int
+        self,
+        arguments: Record,
+        shifts: tuple[str, ...],
+        episodes: int,
+        envs: int,
+        processes: int,
+        pool: Callable[[list[Record], int], EnvPool] = EnvPool,
     ) -> None:
         self.shifts = shifts
         self.episodes = episodes
@@ -86,6 +93,7 @@ class Evaluator:
         self._envs = envs
         self._processes = processes
         self._copies = max(1, min(episodes, envs // len(shifts)))  # environments per shift
+        self._make_pool = pool
         self._pool: EnvPool | None = None
 
     def run(
@@ -189,7 +197,7 @@ class Evaluator:
             arguments = [
                 self._arguments | {"shift": shift} for shift in self.shifts for _ in range(self._copies)
             ]
-            self._pool = EnvPool(arguments, self._processes)
+            self._pool = self._make_pool(arguments, self._processes)
         return self._pool
 
     @property

@@ -156,6 +156,9 @@ def _time_updates(config: Config, action_size: int) -> UpdateSeconds:
     def update_pass() -> list[float]:
         seconds = []
         for step in range(first, first + min(period, 8)):
+            if step % config.train.update_every:
+                seconds.append(0.0)
+                continue
             began = time.perf_counter()
             agent.update(replay.sample(agent.batch_size(step)), step)
             if device.type == "cuda":

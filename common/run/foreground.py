@@ -1,5 +1,6 @@
-"""ρ read off the simulator: the share of pixels that show neither sky nor scene."""
+"""The foreground in training: its share of pixels, which ρ is read off, and what is behind it."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -39,11 +40,38 @@ def foreground_share(config: Config, steps: int = STEPS, *, policy: Policy | Non
         steps: agent steps, over as many episodes as they take.
         policy: whose mean acts; None acts at random, uniformly.
     """
+    shares = [truth.mean() for _, truth in _training_frames(config, steps, policy)]
+    return Share(float(np.mean(shares)), float(np.std(shares)))
+
+
+def mean_background(config: Config, policy: Policy, steps: int = STEPS) -> np.ndarray:
+    """The background of the run's training environment, uint8 (3, H, W), in mean over the policy's frames.
+
+    A pixel is the mean of the frames in which it shows no foreground; where all show some, the mean colour of
+    all background pixels.
+
+    Args:
+        config: of the environment.
+        policy: whose mean acts, as its camera follows what it does.
+        steps: agent steps, over as many episodes as they take.
+    """
+    size = config.env.frame_size
+    total, count = np.zeros((3, size, size)), np.zeros((size, size))
+    for frame, truth in _training_frames(config, steps, policy):
+        total += np.where(truth, 0, frame)
+        count += ~truth
+    colour = total.sum((1, 2), keepdims=True) / max(1, count.sum())
+    return np.where(count > 0, total / np.maximum(count, 1), colour).round().astype(np.uint8)
+
+
+def _training_frames(
+    config: Config, steps: int, policy: Policy | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The frame, uint8 (3, H, W), and its true foreground, bool (H, W), after each of so many agent steps."""
     env = BenchmarkEnv(**env_arguments(config), shift="train", seed=config.seed)
     random = np.random.RandomState(config.seed)
     try:
         obs, _ = env.reset()
-        shares = []
         for _ in range(steps):
             if policy is None:
                 action = random.uniform(-1, 1, env.action_space.shape).astype(np.float32)
@@ -51,12 +79,11 @@ def foreground_share(config: Config, steps: int = STEPS, *, policy: Policy | Non
                 seen = torch.from_numpy(obs)[None].to(policy.device)
                 action = policy.act(seen, sample=False)[0].cpu().numpy()
             obs, _, terminated, truncated, _ = env.step(action)
-            shares.append(env.segmentation().mean())
+            yield obs[-3:], env.segmentation()
             if terminated or truncated:
                 obs, _ = env.reset()
     finally:
         env.close()
-    return Share(float(np.mean(shares)), float(np.std(shares)))
 
 
 def resolve_rho(config: Config) -> Config:

@@ -150,7 +150,8 @@ class Trainer:
             progress.action = chosen()
             self.burst()
             chosen = self.choose_action()  # anew, if the environment died meanwhile
-        updates = self.learning() and not burst and not progress.updates
+        due = progress.step % self.config.train.update_every == 0
+        updates = self.learning() and due and not burst and not progress.updates
         if updates and self.policy_answers_later:
             self.update(progress.step, last=True)
         progress.action = chosen()

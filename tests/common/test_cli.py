@@ -99,18 +99,19 @@ def test_resume_keeps_the_configuration(
 def test_eval_options_are_overrides(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls: list[tuple[Config, Path]] = []
+    calls: list[tuple[Config, Path, tuple[str, ...]]] = []
 
-    def record(config: Config, folder: Path) -> int:
-        calls.append((config, folder))
+    def record(config: Config, folder: Path, masks: tuple[str, ...]) -> int:
+        calls.append((config, folder, masks))
         return 0
 
     monkeypatch.setattr(reevaluate, "evaluate_run", record)
     (tmp_path / "config.yaml").write_text(to_yaml(load("sac", "walker_walk", "smoke")))
     assert run("eval", str(tmp_path), "--shifts", "video_hard,train", "--episodes", "7", "--seed", "9") == 0
-    [(config, folder)] = calls
+    assert run("eval", str(tmp_path), "--masks", "learned,truth") == 0
+    [(config, folder, masks), (_, _, asked)] = calls
     assert (config.eval.shifts, config.eval.episodes, config.seed) == (("video_hard", "train"), 7, 9)
-    assert folder == tmp_path
+    assert (folder, masks, asked) == (tmp_path, (), ("learned", "truth"))
     assert run("eval", str(tmp_path), "--shifts", "video_hart") == 2
     assert "did you mean 'video_hard'?" in capsys.readouterr().err
     assert run("eval", str(tmp_path), "--episodes", "many") == 2

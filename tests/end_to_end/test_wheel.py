@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-PACKAGED = ("smg", "sgqn", "baselines", "common", "configs")
+PACKAGED = ("smg", "sgqn", "baselines", "variants", "common", "configs")
 
 
 def test_a_wheel_in_a_new_environment_trains_to_its_table(tmp_path: Path) -> None:

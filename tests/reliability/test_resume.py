@@ -63,7 +63,7 @@ def test_stopped_by_a_scheduler_or_a_terminal_and_resumed(
 
 @pytest.mark.parametrize("agent", [name for name in AGENTS if name != "sac"])
 def test_every_agent_resumes_exactly(agent: str, folder: Path, tmp_path: Path, moments: Moments):
-    short = ("train.steps=15", "eval.every=15")
+    short = ("train.steps=15", "eval.every=15", "network.strides=[2,1,1]")
     assert tiny.start(tmp_path / "unbroken", *short, agent=agent) == 0
     moments.at("step", 15 + 11, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert tiny.start(folder, *short, agent=agent) == 75

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from common.config import loading as configuration
 from common.config.loading import CONFIGS, load, load_run_config, packaged_names, to_yaml
-from common.config.registry import AGENTS, agent_class
+from common.config.registry import AGENTS, agent_class, registered_lineage
 from common.config.schema import Config
 from common.config.yaml_files import dump, parse, read_mapping
 from common.errors import UserError
@@ -282,13 +282,29 @@ def test_every_key_is_in_default_yaml_with_a_comment() -> None:
 
 def test_packaged_files_hold_no_key_that_would_be_ignored() -> None:
     for agent in AGENTS:
-        losses = read_mapping(CONFIGS / "agents" / f"{agent}.yaml")["losses"]
-        assert set(losses) == set(agent_class(agent).LOSSES)
+        lineage = registered_lineage(agent_class(agent))
+        assert lineage[-1] == agent
+        losses = [read_mapping(CONFIGS / "agents" / f"{name}.yaml").get("losses", {}) for name in lineage]
+        assert set().union(*losses) == set(agent_class(agent).LOSSES)
     for kind in ("agents", "tasks", "presets", "ablations"):
         for name in packaged_names(kind):
             top = set(read_mapping(CONFIGS / kind / f"{name}.yaml"))
             for_one = {"agents"} if kind in ("tasks", "presets") else set()
             assert top <= {*Config.model_fields, *AGENTS} | for_one
+
+
+def test_a_variants_settings_are_those_of_what_it_varies_and_then_its_own() -> None:
+    class Both(agent_class("smg_drift"), agent_class("smg_lite")):
+        pass
+
+    assert registered_lineage(Both) == ["smg", "smg_lite", "smg_drift"]
+    assert registered_lineage(agent_class("smg")) == ["smg"]
+    assert registered_lineage(agent_class("sada")) == ["sada"]  # SVEA and DrQ have no section to share
+    smg, drift = (load(name, "walker_stand", "paper") for name in ("smg", "smg_drift"))
+    assert drift.settings.model_dump() == smg.settings.model_dump() | {"drift": 6}
+    assert drift.model_copy(update={"agent": "smg", "settings": smg.settings}) == smg
+    laptop = load("smg_drift", "walker_stand", "laptop")
+    assert (laptop.shift, laptop.settings.drift, laptop.settings.rho) == (2, 3, 0.068)
 
 
 def test_what_a_preset_says_for_one_agent_holds_for_it_alone() -> None:
@@ -539,7 +555,8 @@ def test_messages_stay_on_one_line_whatever_they_quote() -> None:
 
 
 def test_nothing_given() -> None:
-    with pytest.raises(UserError, match=r"no agent given: choose one with --agent \(sac, .*sgqn, smg\)"):
+    listed = r"no agent given: choose one with --agent \(sac, .*sgqn, smg, .*smg_frames\)"
+    with pytest.raises(UserError, match=listed):
         load()
     with pytest.raises(UserError, match="no task given"):
         load("sac")

@@ -15,12 +15,14 @@ from common.rl.augment import (
     RandomConvolution,
     RandomOverlay,
     RandomShift,
+    StrongAugmentation,
     build_augmentation,
     compose,
     crop,
     overlay,
     random_convolution,
     random_offsets,
+    rotate,
     spectrum_mask,
     translate,
 )
@@ -93,6 +95,44 @@ def test_overlay_by_hand():
     assert overlay(obs, backdrop, alpha=0.1).flatten().tolist() == pytest.approx([9, 28, 52.5, 36, 55, 79.5])
 
 
+def test_backdrops_may_differ_from_frame_to_frame():
+    obs = torch.tensor([10.0, 20, 30, 40, 50, 60]).view(1, 6, 1, 1)
+    backdrop = torch.tensor([0.0, 100, 200, 80, 60, 40]).view(1, 6, 1, 1)
+    assert overlay(obs, backdrop).flatten().tolist() == [5, 60, 115, 60, 55, 50]
+    mask = torch.tensor([0.0, 0.25]).view(1, 2, 1, 1)
+    assert compose(obs, mask, backdrop).flatten().tolist() == [0, 100, 200, 70, 57.5, 45]
+
+
+def rotated_by_loop(image: np.ndarray, angle: float) -> np.ndarray:
+    """A channel (H, H) turned counter-clockwise about its middle, as a loop over pixels."""
+    size = len(image)
+    centre, turned = (size - 1) / 2, np.zeros((size, size))
+    for row in range(size):
+        for column in range(size):
+            x, y = column - centre, row - centre
+            x, y = x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)
+            x, y = np.clip((x + centre, y + centre), 0, size - 1)
+            left, top = min(int(x), size - 2), min(int(y), size - 2)
+            right, down = x - left, y - top
+            upper = image[top, left] * (1 - right) + image[top, left + 1] * right
+            lower = image[top + 1, left] * (1 - right) + image[top + 1, left + 1] * right
+            turned[row, column] = upper * (1 - down) + lower * down
+    return turned
+
+
+def test_rotate_equals_a_loop_over_pixels_and_kornias():
+    images, angles = random_images(3, channels=2).float(), torch.tensor([0.3, -2.5, np.pi / 2])
+    turned = rotate(images, angles)
+    for sample, angle in enumerate(angles.tolist()):
+        for channel in (0, 1):
+            expected = rotated_by_loop(images[sample, channel].numpy(), angle)
+            np.testing.assert_allclose(turned[sample, channel], expected, atol=0.02)
+    torch.testing.assert_close(turned[2], images[2].rot90(1, (1, 2)), atol=0.01, rtol=0)
+    degrees = torch.rad2deg(angles)
+    theirs = kornia.geometry.transform.rotate(images, degrees, padding_mode="border")
+    torch.testing.assert_close(turned, theirs, atol=0.02, rtol=0)
+
+
 def test_compose_by_hand():
     obs = torch.tensor([10.0, 20, 30, 40, 50, 60]).view(1, 6, 1, 1)
     backdrop = torch.tensor([0.0, 100, 200]).view(1, 3, 1, 1)
@@ -139,6 +179,7 @@ def test_functions_never_wait_for_the_device_and_compile_in_one_graph():
 
     def everything(obs: torch.Tensor) -> torch.Tensor:
         obs = crop(translate(obs, offsets), offsets[:, 0], offsets[:, 1], 12)
+        obs = rotate(obs.float(), weights[:, 0, 0, 0, 0])
         mixed = compose(overlay(obs, backdrops), torch.ones(4, 3, 12, 12) / 3, backdrops)
         return spectrum_mask(random_convolution(mixed, weights), 0.1, torch.tensor(0.2))
 
@@ -192,6 +233,96 @@ def test_random_convolution_class():
     torch.manual_seed(0)
     weights = torch.randn(4, 3, 3, 3, 3)
     torch.testing.assert_close(filtered * 255, random_convolution(images * 255, weights))
+
+
+STRONG = {
+    "convolution": "c",
+    "overlay": "o",
+    "convolution_overlay": "co",
+    "rotation": "r",
+    "shift": "s",
+    "rotation_shift": "rs",
+}
+CHOICES = {"photometric": list(STRONG)[:3], "geometric": list(STRONG)[3:], "all": list(STRONG)}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_strong_draws_every_kind_equally_often(choice):
+    torch.manual_seed(0)
+    transform = StrongAugmentation(Source(), kinds=choice)
+    draws = transform.generate_parameters((6000, 3, 12, 12))
+    expected = 6000 / len(CHOICES[choice])
+    counts = torch.bincount(draws["kind"], minlength=len(CHOICES[choice])).double()
+    assert len(counts) == len(CHOICES[choice])
+    assert ((counts - expected) ** 2 / expected).sum() < 20.5  # 99.9% quantile for 5 degrees of freedom
+    assert set(draws["offsets"].flatten().tolist()) == set(range(-16, 17))
+    angles = torch.rad2deg(draws["angles"])
+    assert -180 <= angles.min() < -179 and 179 < angles.max() <= 180 and abs(angles.mean()) < 6
+
+
+def test_strong_turns_a_batch_by_one_angle_if_asked_to():
+    torch.manual_seed(0)
+    angles = StrongAugmentation(Source(), one_angle=True).generate_parameters((50, 3, 12, 12))["angles"]
+    assert angles.shape == (50,) and len(set(angles.tolist())) == 1
+
+
+def strongly(frame: torch.Tensor, steps: str, draws: dict[str, torch.Tensor], sample: int) -> np.ndarray:
+    """A frame (3, H, H), 0-255, after a kind's steps, each by a formula of its own."""
+    pixels = frame.double().numpy()
+    for step in steps:
+        if step == "c":
+            kernel = draws["weights"][sample].double()
+            padded = np.pad(pixels / 255, ((0, 0), (1, 1), (1, 1)), mode="edge")
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+            pixels = 255 / (1 + np.exp(-np.einsum("chwij,ocij->ohw", windows, kernel.numpy())))
+        elif step == "o":
+            pixels = 0.5 * pixels + 0.5 * draws["backdrops"][sample].double().numpy()
+        elif step == "r":
+            angle = float(draws["angles"][sample])
+            pixels = np.stack([rotated_by_loop(channel, angle) for channel in pixels])
+        else:
+            down, right = draws["offsets"][sample].tolist()
+            rows, columns = (np.clip(np.arange(12) + by, 0, 11) for by in (down, right))
+            pixels = pixels[:, rows][:, :, columns]
+    return pixels
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_samples_strong_augmentation_is_what_its_kind_says(choice):
+    obs = random_images(12)
+    augmentation = build_augmentation({"name": "strong", "kinds": choice, "pad": 3}, Source(), 12)
+    torch.manual_seed(2)
+    draws = augmentation.draw(12, 12, 12, CPU)
+    augmented = augmentation(obs, draws)
+    own = {name.removeprefix("0."): value for name, value in draws.items()}
+    kinds = [CHOICES[choice][number] for number in own["kind"].tolist()]
+    assert set(kinds) == set(CHOICES[choice])
+    for sample, kind in enumerate(kinds):
+        for frame in range(3):
+            part = slice(3 * frame, 3 * frame + 3)
+            expected = strongly(obs[sample, part], STRONG[kind], own, sample)
+            np.testing.assert_allclose(augmented[sample, part], expected, atol=0.05, err_msg=kind)
+
+
+def test_strong_may_leave_samples_as_they_are_and_treats_frames_alike():
+    obs = random_images(40, 3).repeat(1, 3, 1, 1)
+    output = run({"name": "strong", "p": 0.5}, obs).view(40, 3, 3, 12, 12)
+    assert torch.equal(output[:, 0], output[:, 1]) and torch.equal(output[:, 0], output[:, 2])
+    changed = ((output[:, 0] - obs[:, :3]).abs() > 0.01).flatten(1).any(1).sum()
+    assert 8 <= changed <= 32  # 20 ± 4 standard deviations
+
+
+def test_strongs_matrices_move_points_as_pixels_move():
+    images, transform = torch.zeros(12, 1, 25, 25), StrongAugmentation(Source(25), "geometric", pad=3)
+    images[:, :, 10:13, 14:17] = 1
+    torch.manual_seed(0)
+    moved = transform(images)
+    assert transform.transform_matrix is not None
+    x, y = (transform.transform_matrix @ torch.tensor([15.0, 11.0, 1.0]))[:, :2].T
+    grid = torch.arange(25.0)
+    total = moved.sum((1, 2, 3))
+    torch.testing.assert_close((moved.sum((1, 2)) * grid).sum(1) / total, x, atol=0.15, rtol=0)
+    torch.testing.assert_close((moved.sum((1, 3)) * grid).sum(1) / total, y, atol=0.15, rtol=0)
 
 
 def test_attribution_overlay_class_takes_whole_stacks():
@@ -411,6 +542,6 @@ def test_bad_settings_are_named(spec, message: str):
 
 
 def test_every_named_class_stands_on_kornias_bases():
-    assert set(augment.OWN) == {"overlay", "random_convolution", "random_shift"}
-    for transform_class in (RandomShift, RandomOverlay, RandomConvolution, AttributionOverlay):
+    assert set(augment.OWN) == {"overlay", "random_convolution", "random_shift", "strong"}
+    for transform_class in (*augment.OWN.values(), AttributionOverlay):
         assert issubclass(transform_class, AugmentationBase2D)

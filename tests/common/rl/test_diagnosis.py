@@ -25,7 +25,7 @@ from tests.baselines.batches import random_batch
 from tests.synchronisation import ForbidSynchronisation
 
 FULL = 2000
-TINY = ("env.image_size=24", "network.strides=[2,1]")
+TINY = ("env.image_size=24", "network.strides=[2,1,1]")
 QUICK = (
     "train.steps=24",
     "train.random_steps=8",

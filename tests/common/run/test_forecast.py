@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.rl.sac import SAC
 from common.run import console as console_module
 from common.run.console import Console, duration
 from common.run.device import resolve_auto
@@ -107,6 +108,15 @@ def test_timing_updates_moves_no_random_generator(agent: str, tmp_path):
     found = time_updates(config, 6)
     assert found is not None and 0 < found.mean <= 2 * found.full and found.act > 0
     assert states() == before
+
+
+def test_only_steps_with_an_update_are_timed(tmp_path, monkeypatch):
+    steps = set()
+    monkeypatch.setattr(SAC, "update", lambda self, batch, step, examine=None: steps.add(step))
+    small = ("env.image_size=24", "network.strides=[2]", "train.random_steps=20", "train.update_every=4")
+    found = time_updates(resolve_auto(runs.smoke(tmp_path, "sac", *small)), action_size=3)
+    assert steps == {20} and found is not None
+    assert found.mean == pytest.approx(found.full / 4)  # in mean over the steps between
 
 
 def test_no_memory_for_a_second_agent_is_no_error(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.rl.sac import SAC
 from common.run.device import for_trained, resolve_auto
 from common.run.train import train
 from common.run.trainer import Trainer
@@ -44,6 +45,23 @@ def test_a_run_of_1300_steps_makes_the_updates_that_the_schedule_implies(tmp_pat
         "models": 1000 + 149,
         "mask_ratio": 149,
     }
+
+
+def test_updates_come_at_the_steps_that_their_period_divides(tmp_path, monkeypatch):
+    learnt = []
+
+    class Noting(SAC):
+        def update(self, batch, step, examine=None):
+            learnt.append((step, self.schedule(step).actor, examine is not None))
+            return {"loss/bellman": torch.zeros(())}
+
+    monkeypatch.setattr("common.run.build.agent_class", lambda _: Noting)
+    monkeypatch.setattr("common.run.trainer.time_updates", lambda *_: None)
+    schedule = ["train.steps=32", "train.random_steps=20", "train.burst_updates=0", "train.update_every=3"]
+    small = ["env.image_size=24", "network.strides=[2]", "eval.shifts=[train]", "eval.every=32"]
+    runs.run(tmp_path / "run", "sac", *schedule, *small, task="finger_spin")
+    # The actor learns at even ones of them; the last before a line of metrics, of step 30, is examined.
+    assert learnt == [(21, False, False), (24, True, False), (27, False, True), (30, True, False)]
 
 
 def test_numbers_do_not_depend_on_where_the_environment_steps_and_repeat_with_the_seed(tmp_path):

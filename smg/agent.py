@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config.schema import Count, Positive, Probability, Section, Share
+from common.errors import UserError
 from common.rl import losses as sac_losses
 from common.rl.augment import Augmentation, build_augmentation, compose
 from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
@@ -45,9 +46,14 @@ class SMGSchedule(UpdateSchedule):
 
 
 class Reads(NamedTuple):
-    """The views of a batch that a loss reads, by what is made of them; views are keys of `SMGInputs`."""
+    """The views of a batch that a loss reads, by what is made of them.
+
+    The views are obs, next_obs, which random shift moves by another draw, augmented (τ(obs)) and composed
+    (τ_attrib(obs)).
+    """
 
     q: tuple[str, ...] = ()
+    """Those whose Q-values `critic_losses` asks for; it also computes the term."""
     latent: tuple[str, ...] = ()
     foreground: tuple[str, ...] = ()
     background: tuple[str, ...] = ()
@@ -60,9 +66,14 @@ class Decoded:
     latent: dict[str, Tensor]
     """z⁺ (B, latent)."""
     foreground: dict[str, Foreground]
-    """o⁺ and M."""
+    """`.image`, o⁺ (B, F, 3, H, W), 0–255, and `.mask`, M (B, F, 1, H, W) in (0, 1)."""
     background: dict[str, Tensor]
-    """o⁻ (B, F, 3, H, W)."""
+    """o⁻ (B, F, 3, H, W), 0–255."""
+
+
+def of_the_models(losses: Iterable[str], reads: dict[str, Reads]) -> tuple[str, ...]:
+    """The losses that the separated models learn from: those that read no Q-value."""
+    return tuple(name for name in losses if name in reads and not reads[name].q)
 
 
 class SMG(SAC):
@@ -76,13 +87,30 @@ class SMG(SAC):
         "empowerment": Reads(latent=("obs", "next_obs")),
         "foreground_consistency": Reads(foreground=("obs", "augmented")),
     }
-    """What each loss reads. One of `AUXILIARY` is computed by the method `<name>_loss`."""
-    AUXILIARY = ("reconstruction", "mask_ratio", "background", "empowerment", "foreground_consistency")
-    LOSSES = ("bellman", "q_consistency", *AUXILIARY)
+    """What each loss reads. One that reads no Q-value is computed by the method `<name>_loss`."""
+    LOSSES = ("bellman", *READS)
+    AUXILIARY = of_the_models(LOSSES, READS)
     COMPILED = (*SAC.COMPILED, "compose", "decode", "auxiliary_terms")
     SECTION = "smg"
     Settings = Settings
     settings: Settings
+
+    def __init_subclass__(cls) -> None:
+        """A variant's rows and losses decide what its models learn from.
+
+        Raises:
+            UserError: a loss has no row, or no method computes it.
+        """
+        super().__init_subclass__()
+        cls.AUXILIARY = of_the_models(cls.LOSSES, cls.READS)
+        for name in cls.LOSSES:
+            if name != "bellman" and name not in cls.READS:
+                raise UserError(
+                    f"{cls.__name__}: READS has no row for the loss '{name}', so it would read nothing"
+                )
+        for name in cls.AUXILIARY:
+            if not hasattr(cls, f"{name}_loss"):
+                raise UserError(f"{cls.__name__}: no method {name}_loss computes the loss '{name}'")
 
     def build(self) -> None:
         super().build()
@@ -130,6 +158,9 @@ class SMG(SAC):
             inputs["backdrop"] = self.backdrops(len(batch.obs)).float()  # ε of τ_attrib
         if "augmented" in views and not schedule.attribution:
             inputs["augmented"] = self.augment(inputs["obs"])
+        for view in views - inputs.keys() - {"augmented", "composed"}:
+            known = "obs, next_obs, augmented, composed"
+            raise UserError(f"{type(self).__name__}: READS names the view '{view}'; choose from {known}")
         return inputs, schedule
 
     def terms(self, schedule: SMGSchedule) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.config.messages import Key, Origins, dotted, explained, keys_of, source_of, unknown
-from common.config.registry import agent_class
+from common.config.registry import agent_class, is_import_path
 from common.config.schema import Config, trunk_resolution
 from common.config.shifts import ROBOT_CAMERAS, ROBOT_TASKS, expand, shifts_of, usual_camera
 from common.errors import UserError, did_you_mean
@@ -49,10 +49,15 @@ def _check_losses(values: dict[str, Any], agent_type: type[Any], origins: Origin
     for term in weights:
         if term not in agent_type.LOSSES:
             problem = f"agent {agent} computes no such term; {did_you_mean(term, agent_type.LOSSES)}"
+            if is_import_path(agent):
+                problem += f" (a term of your own stands in {agent_type.__name__}.LOSSES)"
             raise UserError(f"{source_of(origins, ('losses', term))}: losses.{term}: {problem}")
     for term in agent_type.LOSSES:
         if term not in weights:
-            raise UserError(f"losses.{term}: agent {agent} computes this term, but no file gives its weight")
+            raise UserError(
+                f"losses.{term}: agent {agent} computes this term, but no file gives its weight; "
+                f"put it under losses: in the agent's YAML, or say losses.{term}=1"
+            )
 
 
 def whole_run(values: dict[str, Any]) -> int:

@@ -40,7 +40,8 @@ def agent_class(name: str) -> type[Any]:
     """
     if not is_import_path(name):
         if name not in AGENTS:
-            raise UserError(f"unknown agent '{name}'; {did_you_mean(name, AGENTS)}")
+            nearest = did_you_mean(name, AGENTS)
+            raise UserError(f"unknown agent '{name}'; {nearest} (one of your own is named as module:Class)")
         return _import(AGENTS[name])
     # A console script starts without the working folder on the path, where users keep their agents.
     if not any(Path(entry or ".").resolve() == Path.cwd() for entry in sys.path):
@@ -74,7 +75,8 @@ def _import(path: str) -> type[Any]:
         # Only the named module or its packages being absent is the user's typing error.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise UserError(f"agent '{path}': no module named '{error.name}' in the Python path") from error
+        places = f"{Path.cwd()} or the Python path"
+        raise UserError(f"agent '{path}': no module named '{error.name}' in {places}") from error
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]

@@ -380,7 +380,17 @@ class SAC(nn.Module):
         return self.weights[name] > 0
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        """The sum of the terms, each times its weight in `losses:`."""
+        """The sum of the terms, each times its weight in `losses:`.
+
+        Raises:
+            UserError: the agent's class does not list one of them, or it is no single number.
+        """
+        for name, term in terms.items():
+            if name not in self.weights:
+                raise UserError(f"{type(self).__name__} computes the loss '{name}', which its LOSSES lacks")
+            if not isinstance(term, Tensor) or term.ndim > 0:
+                found = f"of shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)
+                raise UserError(f"the loss '{name}' must be a tensor without dimensions; it is {found}")
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
     def minimise(self, loss: Tensor, *names: str, clip: float | None = None) -> Tensor | None:

@@ -1,13 +1,15 @@
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
+from common.errors import UserError
 from common.rl.augment import overlay
 from common.rl.frames import stacked
 from smg import losses
-from smg.agent import SMGSchedule
+from smg.agent import SMG, Reads, SMGSchedule
 from tests import released
 from tests.baselines.batches import random_batch
 
@@ -183,3 +185,54 @@ def test_encoders_start_as_copies():
         fresh.critic.trunk.parameters(), fresh.background_encoder.trunk.parameters(), strict=True
     ):
         assert torch.equal(one, two) and one is not two
+
+
+class Calm(SMG):
+    """SMG with one more loss, as docs/new_agent.md adds it."""
+
+    READS: ClassVar = SMG.READS | {"calm": Reads(foreground=("obs", "next_obs"))}
+    LOSSES = (*SMG.LOSSES, "calm")
+
+    def calm_loss(self, decoded, inputs):
+        return decoded.foreground["next_obs"].mask.mean()
+
+
+def test_a_row_and_a_method_make_a_loss_of_the_models():
+    assert (*MODEL_TERMS, "calm") == Calm.AUXILIARY
+    assert SMG.AUXILIARY == MODEL_TERMS
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"LOSSES": (*SMG.LOSSES, "new")}, "Wrong: READS has no row for the loss 'new'"),
+        (
+            {"LOSSES": (*SMG.LOSSES, "new"), "READS": SMG.READS | {"new": Reads(latent=("obs",))}},
+            "Wrong: no method new_loss computes the loss 'new'",
+        ),
+    ],
+)
+def test_a_loss_that_nothing_would_compute_is_refused_where_its_class_is_defined(body, message):
+    with pytest.raises(UserError, match=message):
+        type("Wrong", (SMG,), body)
+
+
+def test_a_view_that_no_batch_has_is_refused_by_name(stored):
+    wrong = {"mask_ratio": Reads(foreground=("o_next",))}
+    agent = build(stored)
+    agent.READS = SMG.READS | wrong
+    with pytest.raises(UserError, match="READS names the view 'o_next'; choose from obs, next_obs"):
+        agent.prepare(random_batch(4, 84), FULL)
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"new": torch.tensor(1.0)}, "SMG computes the loss 'new', which its LOSSES lacks"),
+        ({"bellman": torch.ones(2)}, r"the loss 'bellman' must be .* it is of shape \(2,\)"),
+        ({"bellman": 0.5}, "the loss 'bellman' must be .* it is 0.5"),
+    ],
+)
+def test_terms_that_cannot_be_weighed_are_named(stored, terms, message):
+    with pytest.raises(UserError, match=message):
+        build(stored).weighted(terms)

@@ -390,7 +390,7 @@ def test_a_truncated_run_configuration_is_refused(tmp_path: Path) -> None:
 AGENT = """
 from typing import ClassVar
 from common.config.schema import Positive, Section
-from smg.agent import SMG
+from smg.agent import SMG, Reads
 
 class Settings(Section):
     width: Positive
@@ -401,7 +401,9 @@ class Wide:
     Settings = Settings
 
 class Variant(SMG):
+    READS = SMG.READS | {"new_term": Reads(foreground=("obs",))}
     LOSSES = (*(term for term in SMG.LOSSES if term != "background"), "new_term")
+    new_term_loss = SMG.mask_ratio_loss
 
 class Apart(SMG):
     SECTION = "wide"

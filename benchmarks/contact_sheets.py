@@ -88,7 +88,7 @@ def views() -> dict[str, Panels]:
 
 
 def dmcgb2() -> dict[str, Panels]:
-    """A column per task, a row per distribution; below, the true foreground as the camera of the last sees it."""
+    """A column per task, a row per distribution; below, the true foreground as the last's camera sees it."""
     rows: dict[str, Panels] = defaultdict(dict)
     for shift in ("train", *PHOTOMETRIC_SHIFTS, *GEOMETRIC_SHIFTS):
         for task in BENCHMARK_TASKS:

@@ -41,9 +41,9 @@ def changed_shares(
     """The share of pixels, in [0, 1], that each shift changes in pictures of the same simulator states.
 
     A video shift changes the pixels that it keys out, whatever the clip shows there, color_video_* the sky
-    and what the preset recolours; the others change those whose colour differs from training's. The preset is the
-    first one. The mean is over three moments of an episode under random actions, of which geometric shifts
-    turn each by another angle. The keyword arguments are those of `BenchmarkEnv`.
+    and what the preset recolours; the others change those whose colour differs from training's. The preset is
+    the first one. The mean is over three moments of an episode under random actions, of which geometric
+    shifts turn each by another angle. The keyword arguments are those of `BenchmarkEnv`.
 
     Raises:
         UserError: unknown name, missing presets, or no way to render.

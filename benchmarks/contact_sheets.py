@@ -1,17 +1,27 @@
-"""Pictures for docs: robotic tasks under their six looks, camera views, and the true foreground of all tasks.
+"""Pictures for docs: robotic tasks under their six looks, camera views, DMC-GB2's shifts, true foregrounds.
 
-python -m benchmarks.contact_sheets [--folder docs/images]
+python -m benchmarks.contact_sheets [robot_looks] [views] [dmcgb2] [foregrounds] [--folder docs/images]
+
+Without names all are drawn. Clips and colours are the benchmark's if $SMG_DATA is set.
 """
 
 import argparse
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from common import gl
 from common.config.loading import packaged_names
-from common.config.shifts import ROBOT_SHIFTS, ROBOT_TASKS, VIEW_SHIFTS
+from common.config.shifts import (
+    GEOMETRIC_SHIFTS,
+    PHOTOMETRIC_SHIFTS,
+    ROBOT_SHIFTS,
+    ROBOT_TASKS,
+    VIEW_SHIFTS,
+)
+from common.envs import BENCHMARK_TASKS
 from common.envs.benchmark import BenchmarkEnv
 from common.explain.draw import Panels, grid
 from common.explain.files import save_picture
@@ -30,15 +40,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which of them; by default all")
     parser.add_argument("--folder", type=Path, default=Path("docs/images"))
-    folder = parser.parse_args().folder
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - SHEETS.keys():
+        parser.error(f"no sheet {min(unknown)}; choose from {', '.join(SHEETS)}")
     gl.select_backend()
-    for name, rows, scale in (
-        ("robot_looks", robot_looks(), 2),
-        ("views", views(), 1.5),
-        ("foregrounds", foregrounds(), 1.5),
-    ):
-        print(save_picture(folder / f"{name}.png", grid(rows, scale)))
+    for name in arguments.names or SHEETS:
+        rows, scale = SHEETS[name]
+        # Nobody sees the lowest bit of a colour, which takes a sixth of the file.
+        print(save_picture(arguments.folder / f"{name}.png", grid(rows(), scale) | 1))
 
 
 def robot_looks() -> dict[str, Panels]:
@@ -77,6 +88,23 @@ def views() -> dict[str, Panels]:
     return rows
 
 
+def dmcgb2() -> dict[str, Panels]:
+    """A column per task, a row per distribution; below, the true foreground as the last's camera sees it."""
+    rows: dict[str, Panels] = defaultdict(dict)
+    for shift in ("train", *PHOTOMETRIC_SHIFTS, *GEOMETRIC_SHIFTS):
+        for task in BENCHMARK_TASKS:
+            env = BenchmarkEnv(task, shift, seed=SEED)
+            random = np.random.RandomState(SEED)
+            obs, _ = env.reset(options={"evaluation": 0, "episode": 0, "episodes": 1})
+            for _ in range(FOREGROUND_STEP):
+                obs, *_ = env.step(random.uniform(-1, 1, env.action_size))
+            rows[shift][task] = newest(obs)
+            if shift == GEOMETRIC_SHIFTS[-1]:
+                rows["foreground"][task] = foreground(env)
+            env.close()
+    return rows
+
+
 def foregrounds() -> dict[str, Panels]:
     """A column per task: as it is trained, under its hardest shift, and the true foreground of both."""
     rows: dict[str, Panels] = {"train": {}, "hardest shift": {}, "foreground": {}}
@@ -100,6 +128,15 @@ def newest(obs: np.ndarray) -> np.ndarray:
 def foreground(env: BenchmarkEnv) -> np.ndarray:
     """White where the true foreground is, uint8 (H, W, 3)."""
     return np.repeat(env.segmentation()[..., None], 3, axis=2).astype(np.uint8) * 255
+
+
+SHEETS: dict[str, tuple[Callable[[], dict[str, Panels]], float]] = {
+    "robot_looks": (robot_looks, 2),
+    "views": (views, 1.5),
+    "dmcgb2": (dmcgb2, 1),
+    "foregrounds": (foregrounds, 1.5),
+}
+"""What draws each sheet, and how large a pixel is in it."""
 
 
 if __name__ == "__main__":

@@ -143,6 +143,7 @@ def _add_eval(commands: Commands) -> None:
         "evaluate the agent of a run under visual shifts",
         "smg eval runs/walker_walk/smg/seed0",
         "smg eval runs/walker_walk/smg/seed0 --shifts video_easy,video_hard --episodes 20",
+        "smg eval runs/walker_walk/smg/seed0 --shifts dmcgb2 --episodes 100",
         "smg eval downloaded_run --seed 7 data.root=~/dmcgb",
         "smg eval runs/walker_walk/smg/seed0 --masks learned,truth",
     )
@@ -150,7 +151,8 @@ def _add_eval(commands: Commands) -> None:
     parser.add_argument(
         "--shifts",
         metavar="A,B",
-        help="visual shifts; all: the benchmark's, views: moved cameras; by default the run's eval.shifts",
+        help="visual shifts, or groups of them: all (the papers' benchmark), dmcgb2, photometric, geometric, "
+        "views; by default the run's eval.shifts",
     )
     parser.add_argument(
         "--episodes", metavar="N", help="episodes per shift; by default the run's eval.episodes"
@@ -206,7 +208,7 @@ def _add_explain(commands: Commands) -> None:
         help="folders of runs; several are shown below each other, on the frames of the first one's episodes",
     )
     parser.add_argument(
-        "--shifts", metavar="A,B", help="visual shifts, or all; by default the first run's eval.shifts"
+        "--shifts", metavar="A,B", help="visual shifts or groups; by default the first run's eval.shifts"
     )
     parser.add_argument("--episodes", metavar="N", type=int, default=1, help="episodes per shift (1)")
     parser.add_argument(

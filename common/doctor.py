@@ -12,7 +12,7 @@ import torch
 
 from common import gl
 from common.config.schema import Config
-from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
+from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS, clips_of, presets_of
 from common.data.free_memory import available_memory
 from common.data.overlay_bank import ImageSequence
 from common.envs import golden
@@ -155,9 +155,8 @@ def _backgrounds(config: Config) -> str:
     presets = ", ".join(f"{found[shift]['presets']} {shift} presets" for shift in COLOR_SHIFTS)
     source = found["root"] or "procedural, as neither data.root nor $SMG_DATA is set"
     for shift in config.eval.shifts:
-        if shift in (*VIDEO_SHIFTS, *COLOR_SHIFTS) and not sum(
-            found[shift].get(k, 0) for k in ("clips", "presets")
-        ):
+        needed = (found[name] for name in (clips_of(shift), presets_of(shift)) if name is not None)
+        if not all(each.get("clips", each.get("presets")) for each in needed):
             raise UserError(
                 f"{found['root']} holds nothing for {shift}: add it, or leave it out of eval.shifts"
             )

@@ -9,7 +9,15 @@ from pydantic import ValidationError
 from common.config.messages import Key, Origins, dotted, explained, keys_of, source_of, unknown
 from common.config.registry import agent_class, is_import_path
 from common.config.schema import Config, trunk_resolution
-from common.config.shifts import ROBOT_CAMERAS, ROBOT_TASKS, expand, shifts_of, usual_camera
+from common.config.shifts import (
+    ROBOT_CAMERAS,
+    ROBOT_TASKS,
+    expand,
+    groups_of,
+    remedy,
+    shifts_of,
+    usual_camera,
+)
 from common.errors import UserError, did_you_mean
 
 
@@ -109,7 +117,11 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         yield ("eval", "clips"), f"should be [first, last] with first <= last, got {list(evaluation.clips)}"
     for shift in evaluation.shifts:
         if shift not in (known := shifts_of(config.task)):
-            yield ("eval", "shifts"), f"{config.task} has no shift '{shift}'; {did_you_mean(shift, known)}"
+            known = (*known, *groups_of(config.task))
+            yield (
+                ("eval", "shifts"),
+                f"{config.task} has no shift '{shift}'; {remedy(shift, config.task, known)}",
+            )
     for name, folder in (("root", config.data.root), ("overlay", config.data.overlay)):
         if folder is not None and not Path(folder).is_dir():
             yield ("data", name), f"the folder {folder} does not exist"

@@ -3,13 +3,14 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
@@ -20,6 +21,7 @@ from common.errors import UserError
 
 _CLIP_NAME = re.compile(r"video(\d+)\.mp4")
 _ENDS_HASHED = 65536
+_COLOR_VIDEOS = 100
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ def video_clips(root: Path | None, shift: str, numbers: tuple[int, int] | None =
 
 
 def check_clips(
-    root: Path | None, shift: str, numbers: tuple[int, int] | None, episodes: int, size: int
+    root: Path | None, shift: str, numbers: tuple[int, int] | None, episodes: Iterable[int], size: int
 ) -> int:
-    """Decode the clips of the first `episodes` evaluation episodes into the cache, several at a time.
+    """Decode the clips of evaluation episodes, by number from 0, into the cache, several at a time.
 
     What cannot be shown is then known before anything is learnt. Decoding shows its progress from the first
     second on; what the cache holds takes no time. Returns how many clips the episodes show.
@@ -89,7 +91,7 @@ def check_clips(
         UserError: the first clip that cannot be decoded, with its reason, and the names of others.
     """
     clips = video_clips(root, shift, numbers)
-    shown = [clips[clip_of_episode(number, len(clips))] for number in range(min(episodes, len(clips)))]
+    shown = [clips[index] for index in {clip_of_episode(number, len(clips)): None for number in episodes}]
     files = [clip for clip in shown if clip.path is not None]
 
     def problem(clip: Clip) -> str | None:
@@ -118,6 +120,11 @@ def check_clips(
 def clip_of_episode(number: int, clips: int) -> int:
     """Which of so many clips episode `number`, from 0, shows: the benchmark begins with the second."""
     return (number + 1) % clips
+
+
+def first_number(seed: int) -> int:
+    """The episode number with which DMC-GB2's color_video_* begins; clips and presets are functions of it."""
+    return int(np.random.RandomState(seed).randint(_COLOR_VIDEOS))
 
 
 def color_presets(root: Path | None, shift: str) -> list[NamedPreset]:

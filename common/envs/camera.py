@@ -63,6 +63,10 @@ class Camera:
         """What each pixel shows: int32 (size, size, 2), MuJoCo's object number and type, -1 for the sky."""
         return self.physics.render(self.size, self.size, camera_id=self.camera.fixedcamid, segmentation=True)
 
+    def sky(self) -> np.ndarray:
+        """Which pixels show nothing of the model: bool (size, size)."""
+        return self.objects()[..., 1] == -1
+
     def _draw(self, context: mujoco.MjrContext) -> None:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
         mujoco.mjr_render(self.viewport, self.scene, context)

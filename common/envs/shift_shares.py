@@ -8,8 +8,15 @@ from typing import Any
 import numpy as np
 
 from common import gl
-from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS, VIEW_SHIFTS
-from common.envs import backgrounds, chroma
+from common.config.shifts import (
+    CAMERA_SHIFTS,
+    COLOR_VIDEO_SHIFTS,
+    GEOMETRIC_SHIFTS,
+    VIDEO_SHIFTS,
+    VIEW_SHIFTS,
+    presets_of,
+)
+from common.envs import backgrounds, chroma, turns
 
 LEAST = 0.1
 """A shift that changes a smaller share of the pixels tests no generalisation to speak of."""
@@ -33,9 +40,10 @@ def changed_shares(
 ) -> dict[str, float]:
     """The share of pixels, in [0, 1], that each shift changes in pictures of the same simulator states.
 
-    A video shift changes the pixels that it keys out, whatever the clip shows there; the others change those
-    whose colour differs from training's, with the first colour preset. The mean is over three moments of an
-    episode under random actions. The keyword arguments are those of `BenchmarkEnv`.
+    A video shift changes the pixels that it keys out, whatever the clip shows there, color_video_* the sky
+    and what the preset recolours; the others change those whose colour differs from training's. The preset is
+    the first one. The mean is over three moments of an episode under random actions, of which geometric
+    shifts turn each by another angle. The keyword arguments are those of `BenchmarkEnv`.
 
     Raises:
         UserError: unknown name, missing presets, or no way to render.
@@ -44,32 +52,36 @@ def changed_shares(
     # These import MuJoCo, which reads MUJOCO_GL at import.
     from common.envs import tasks
     from common.envs.camera import Camera
-    from common.envs.views import View
+    from common.envs.views import Turns, View
 
     simulator = tasks.build(task, model, np.random.RandomState(SEED), action_axes, camera)
     physics = simulator.physics
     seen = Camera(physics, simulator.camera, image_size, shadow_size)
     moments = list(_moments(simulator))
 
-    def frames(shift: str) -> list[np.ndarray]:
+    def frames(shift: str) -> Iterator[np.ndarray]:
         """A frame of each moment, uint8 (3, image_size, image_size)."""
         root = backgrounds.data_root(data_root)
-        colours = backgrounds.color_presets(root, shift)[0].colours if shift in COLOR_SHIFTS else None
+        source = presets_of(shift)
+        colours = None if source is None else backgrounds.color_presets(root, source)[0].colours
+        simulator.appearance.wear(physics, "train" if shift in CAMERA_SHIFTS else shift, colours)
         view = View(shift, physics, simulator.camera, view_strength) if shift in VIEW_SHIFTS else None
-        simulator.appearance.wear(physics, shift if view is None else "train", colours)
-        drawn = []
+        turned = None
+        if shift in GEOMETRIC_SHIFTS:
+            turned = Turns(turns.turns_of(shift, task), physics, simulator.camera)
         for draw, state in enumerate(moments):
             simulator.show(state)
-            with nullcontext() if view is None else view.seen(draw, step=0):
-                drawn.append(seen.frame())
-        return drawn
+            place = nullcontext() if view is None else view.seen(draw, step=0)
+            with place if turned is None else turned.seen(draw * turns.COUNT // MOMENTS):
+                yield seen.frame()
 
-    plain = frames("train")
+    plain = list(frames("train"))
     shares = {}
     for shift in shifts:
-        pairs = zip(frames(shift), plain, strict=True)
-        keyed = shift in VIDEO_SHIFTS
-        changed = [chroma.is_green(*frame) if keyed else (frame != own).any(axis=0) for frame, own in pairs]
+        changed = []
+        for frame, own in zip(frames(shift), plain, strict=True):
+            differs = chroma.is_green(*frame) if shift in VIDEO_SHIFTS else (frame != own).any(axis=0)
+            changed.append(differs | seen.sky() if shift in COLOR_VIDEO_SHIFTS else differs)
         shares[shift] = float(np.mean(changed))
     simulator.close()
     return shares

@@ -36,11 +36,6 @@ class Outcome(NamedTuple):
 class Appearance(Protocol):
     """A task's visual shifts. They change pixels; never the simulation."""
 
-    @property
-    def shifts(self) -> tuple[str, ...]:
-        """The names `wear` knows."""
-        ...
-
     def wear(self, physics: Physics, shift: str, preset: Preset | None) -> None:
         """Make the model look as `shift` wants it, with the colours of `preset` in the colour shifts."""
         ...

@@ -11,7 +11,7 @@ from dm_control import suite
 from dm_control.mujoco import Physics
 from dm_control.suite import common as suite_assets
 
-from common.config.shifts import ROBOT_TASKS, SHIFTS, VIEW_SHIFTS, usual_camera
+from common.config.shifts import ROBOT_TASKS, usual_camera
 from common.envs import looks
 from common.envs.presets import Preset
 from common.envs.simulator import Simulator
@@ -89,13 +89,11 @@ _SCENE_SHAPES = (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)
 
 
 class SuiteAppearance:
-    """The shifts of a suite task: DMControl-GB's recolour it, views leave it as it is.
+    """The shifts of a suite task: photometric ones recolour it, those of the camera leave it as it is.
 
     Args:
         physics: the task's simulation as it is trained.
     """
-
-    shifts: tuple[str, ...] = (*SHIFTS, *VIEW_SHIFTS)
 
     def __init__(self, physics: Physics) -> None:
         model = physics.model

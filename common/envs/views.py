@@ -1,14 +1,15 @@
 """Camera shifts of the suite's tasks: the camera is elsewhere while a frame is drawn, and nothing else moves.
 
-The four kinds are those on which view generalisation is commonly tested; the sizes are this project's, at
-`strength` 1. At 0 every view is the task's own. Steps are agent steps.
+The four kinds of `VIEWS` are those on which view generalisation is commonly tested; the sizes are this
+project's, at `strength` 1. At 0 every view is the task's own. Steps are agent steps. `Turns` are those of
+DMC-GB2's geometric shifts.
 """
 
 # MuJoCo's names live in a compiled module without type stubs.
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 import mujoco
@@ -93,26 +94,52 @@ class View:
         mujoco.mj_forward(physics.model.ptr, data)
         self._distance = float(np.linalg.norm(data.subtree_com[0] - data.cam_xpos[camera]))
 
-    @contextmanager
-    def seen(self, draw: int, step: int) -> Iterator[None]:
+    def seen(self, draw: int, step: int) -> AbstractContextManager[None]:
         """The camera as the view of step `step` has it, in the episode that drew `draw`; then as it was."""
-        model, data, camera = self._physics.model.ptr, self._physics.data.ptr, self._camera
-        own = Pose(
-            data.cam_xpos[camera].copy(),
-            data.cam_xmat[camera].reshape(3, 3).copy(),
-            float(model.cam_fovy[camera]),
-        )
-        self._put(self._view(own, Shift(self._distance, self._strength, draw, step)))
-        try:
-            yield
-        finally:
-            self._put(own)
+        shift = Shift(self._distance, self._strength, draw, step)
+        return moved(self._physics, self._camera, lambda pose: self._view(pose, shift))
 
-    def _put(self, pose: Pose) -> None:
-        model, data, camera = self._physics.model.ptr, self._physics.data.ptr, self._camera
+
+class Turns:
+    """Turns one camera of a simulation about its own position while frames are drawn.
+
+    Args:
+        turns: matrices R (N, 3, 3), by which the camera's axes X become X·R.
+        physics: the simulation.
+        camera: the camera's number.
+    """
+
+    def __init__(self, turns: np.ndarray, physics: Physics, camera: int) -> None:
+        self._turns = turns
+        self._physics = physics
+        self._camera = camera
+
+    def seen(self, turn: int) -> AbstractContextManager[None]:
+        """The camera turned by R number `turn` from where the task has it in this state; then as it was."""
+        matrix = self._turns[turn]
+        return moved(self._physics, self._camera, lambda pose: pose._replace(axes=pose.axes @ matrix))
+
+
+@contextmanager
+def moved(physics: Physics, camera: int, move: Callable[[Pose], Pose]) -> Iterator[None]:
+    """A camera where `move` puts it from where it is; then as it was."""
+    model, data = physics.model.ptr, physics.data.ptr
+
+    def put(pose: Pose) -> None:
         data.cam_xpos[camera] = pose.position
         data.cam_xmat[camera] = pose.axes.ravel()
         model.cam_fovy[camera] = pose.fovy
+
+    own = Pose(
+        data.cam_xpos[camera].copy(),
+        data.cam_xmat[camera].reshape(3, 3).copy(),
+        float(model.cam_fovy[camera]),
+    )
+    put(move(own))
+    try:
+        yield
+    finally:
+        put(own)
 
 
 def _orbit(pose: Pose, distance: float, around: float, above: float) -> Pose:

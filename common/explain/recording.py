@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from common.config.shifts import VIEW_SHIFTS
+from common.config.shifts import CAMERA_SHIFTS
 from common.envs.benchmark import BenchmarkEnv
 from common.run.evaluate import Policy, mean_actions
 from common.run.records import Record
@@ -54,7 +54,7 @@ class Stage:
 
     def __init__(self, arguments: dict[str, Any], shift: str) -> None:
         self.env = BenchmarkEnv(**arguments, shift=shift)
-        alone = shift == "train" or shift in VIEW_SHIFTS
+        alone = shift == "train" or shift in CAMERA_SHIFTS
         self.twin = None if alone else BenchmarkEnv(**arguments, shift="train")
 
     def record(self, choose: Choose, episode: int, episodes: int, every: int) -> Recording:

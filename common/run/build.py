@@ -9,7 +9,7 @@ from torch import Tensor
 
 from common.config.registry import agent_class
 from common.config.schema import Config
-from common.config.shifts import VIDEO_SHIFTS
+from common.config.shifts import clips_of, presets_of
 from common.data.overlay_bank import OverlayBank
 from common.data.replay import Replay, check_memory, choose_device, replay_bytes
 from common.envs import backgrounds
@@ -101,11 +101,15 @@ def check_clips(config: Config, evaluations: int) -> int:
         UserError: one cannot be shown, or there is none.
     """
     root = backgrounds.data_root(config.data.root)
-    episodes = evaluations * config.eval.episodes
+    episodes = range(evaluations * config.eval.episodes)
+    shown: dict[str, set[int]] = {}
+    for shift in config.eval.shifts:
+        if source := clips_of(shift):
+            first = backgrounds.first_number(config.seed) if presets_of(shift) else 0
+            shown.setdefault(source, set()).update(first + number for number in episodes)
     return sum(
-        backgrounds.check_clips(root, shift, config.eval.clips, episodes, config.env.frame_size)
-        for shift in config.eval.shifts
-        if shift in VIDEO_SHIFTS
+        backgrounds.check_clips(root, source, config.eval.clips, sorted(numbers), config.env.frame_size)
+        for source, numbers in shown.items()
     )
 
 
@@ -149,7 +153,7 @@ def build_evaluator(
 def evaluation_arguments(config: Config) -> dict[str, Any]:
     """Arguments of the BenchmarkEnv in which a run is evaluated, but for its shift."""
     seed = config.seed + config.eval.seed_offset
-    return env_arguments(config) | {"seed": seed, "clips": config.eval.clips}
+    return env_arguments(config) | {"seed": seed, "order_seed": config.seed, "clips": config.eval.clips}
 
 
 def env_arguments(config: Config) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from common.config.schema import Config
-from common.config.shifts import ROBOT_NOTE, ROBOT_TASKS
+from common.config.shifts import ROBOT_NOTE, ROBOT_TASKS, whole_groups
 from common.envs.processes import EnvironmentDied, EnvPool
 from common.run.console import returns_by_shift
 from common.run.published import Comparison, compared, score_text
@@ -220,10 +220,12 @@ def summary_table(records: list[Record], config: Config, warning: str | None = N
         config: the run's.
         warning: what else to know of the numbers, in a line.
     """
-    lines = [f"{'shift':<12} {'return':>15}   paper"]
+    by_shift = returns_by_shift(records)
+    width = max(_WIDTH, *map(len, by_shift))
+    lines = [f"{'shift':<{width}} {'return':>15}   paper"]
     episodes, shown = 0, False
     others: dict[str, list[str]] = {}
-    for shift, returns in returns_by_shift(records).items():
+    for shift, returns in by_shift.items():
         episodes = len(returns)
         spread = f" ± {statistics.stdev(returns):<5.1f}" if episodes > 1 else " " * 8
         backgrounds = (str(record.get("background")) for record in records if record["shift"] == shift)
@@ -234,7 +236,10 @@ def summary_table(records: list[Record], config: Config, warning: str | None = N
             others.setdefault(_difference(found), []).append(shift)
         elif found is not None:
             paper, shown = f"{score_text(found.score)} ({found.score.source})", True
-        lines.append(f"{shift:<12} {statistics.fmean(returns):>7.1f}{spread}   {paper}")
+        lines.append(f"{shift:<{width}} {statistics.fmean(returns):>7.1f}{spread}   {paper}")
+    for name, members in whole_groups(by_shift).items():
+        mean = statistics.fmean(statistics.fmean(by_shift[shift]) for shift in members)
+        lines.append(f"mean over the {len(members)} {name} shifts: {mean:.1f}")
     ours = f"mean ± sd over {episodes} episodes" if episodes > 1 else "one episode"
     lines.append(f"ours: {ours} of one seed" + ("; paper: mean ± sd over seeds" if shown else ""))
     lines += [f"no paper beside {', '.join(shifts)}: {difference}" for difference, shifts in others.items()]
@@ -242,6 +247,10 @@ def summary_table(records: list[Record], config: Config, warning: str | None = N
     if config.task in ROBOT_TASKS:
         lines.append(ROBOT_NOTE)
     return "\n".join(lines)
+
+
+_WIDTH = 12
+"""Of the column of shifts, if their names are not longer."""
 
 
 def _difference(found: Comparison) -> str:

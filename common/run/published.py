@@ -16,7 +16,7 @@ from pydantic import Field
 from common.config.loading import load
 from common.config.registry import agent_class
 from common.config.schema import Config, Positive, Section
-from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS
+from common.config.shifts import clips_of, presets_of
 from common.config.yaml_files import flattened, read_mapping
 
 PATH = Path(__file__).with_name("published.yaml")
@@ -266,9 +266,9 @@ def _unmet(config: Config, table: str, column: str, shift: str, procedural: bool
         wanted, found = reference.get(key), values.get(key)
         if wanted != found and key not in conditions and not key.startswith(_INDIFFERENT):
             yield Unmet(key, wanted, found)
-    if shift == "video_hard" and config.eval.clips is not None:
+    if clips_of(shift) == "video_hard" and config.eval.clips is not None:
         yield Unmet("eval.clips", "all", "{} to {}".format(*config.eval.clips))
-    if procedural and shift in (*VIDEO_SHIFTS, *COLOR_SHIFTS):
+    if procedural and (clips_of(shift) or presets_of(shift)):
         yield Unmet("backgrounds", "the benchmark's", "procedural")
 
 

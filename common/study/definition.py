@@ -1,7 +1,7 @@
 """What makes up a study: a YAML file of tasks × agents × seeds, expanded into runs that are checked at once.
 
     published: smg_video_hard            # the printed table to stand beside, or null
-    shifts: [video_hard]                 # whose returns the table shows
+    shifts: [video_hard]                 # whose returns the table shows, groups as in eval.shifts included
     seeds: [0, 1, 2, 3]
     preset: paper
     settings: {train: {batch: 64}}       # of every run; keys of configs/default.yaml
@@ -39,6 +39,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from common.config.loading import COMMAND_LINE, CONFIGS, load, yaml_files
 from common.config.registry import is_import_path
 from common.config.schema import Config, Folder, Section, Seed
+from common.config.shifts import expand
 from common.config.yaml_files import flattened
 from common.errors import UserError, did_you_mean
 from common.run import published
@@ -346,7 +347,7 @@ def _expand(file: StudyFile, source: str, name: str, given: list[str], replaced:
         name=name,
         source=source,
         published=file.published,
-        shifts=file.shifts,
+        shifts=_shifts(file),
         tasks=tuple(dict.fromkeys(run.task for run in runs)),
         columns=columns,
         seeds=tuple(dict.fromkeys(run.seed for run in runs)),
@@ -426,7 +427,7 @@ def _cell(
         config = load(agent, task, file.preset, files, settings)
     except UserError as error:
         raise UserError(f"{where}: {str(error).removeprefix(f'{COMMAND_LINE}: ')}") from error
-    for shift in file.shifts:
+    for shift in _shifts(file):
         if shift not in config.eval.shifts:
             known = ", ".join(config.eval.shifts)
             raise UserError(
@@ -436,6 +437,11 @@ def _cell(
     for name in files:
         selection += ["--config", name]
     return config, (*selection, *settings)
+
+
+def _shifts(file: StudyFile) -> tuple[str, ...]:
+    """The shifts of the table, with those that its groups stand for on any of its tasks."""
+    return tuple(dict.fromkeys(shift for task in file.all_tasks() for shift in expand(file.shifts, task)))
 
 
 def _preset_keys(preset: str) -> Iterator[str]:

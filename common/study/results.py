@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from common.config.shifts import COLOR_SHIFTS, ROBOT_TASKS, VIDEO_SHIFTS
+from common.config.shifts import ROBOT_TASKS, VIDEO_SHIFTS, clips_of, presets_of
 from common.errors import UserError
 from common.run.shifts import hardly_shown, recorded_shares
 from common.study.definition import Study, as_written
@@ -76,15 +76,18 @@ def conditions(reading: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
         return found
     data = reading.provenance.get("data")
     data = data if isinstance(data, dict) else {}
-    for shift in shifts:
-        if shift in (*VIDEO_SHIFTS, *COLOR_SHIFTS):
-            source = data.get(shift)
-            source = source if isinstance(source, dict) else {}
-            count = source.get("clips", source.get("presets", "unknown"))
-            kind = "clips" if shift in VIDEO_SHIFTS else "presets"
-            fingerprint = f", hash {source['hash']}" if source.get("hash") else ""
-            found[f"backgrounds of {shift}"] = f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
-    if "video_hard" in shifts:
+    shown = dict.fromkeys(source for shift in shifts for source in (clips_of(shift), presets_of(shift)))
+    for source in shown:
+        if source is not None:
+            files = data.get(source)
+            files = files if isinstance(files, dict) else {}
+            count = files.get("clips", files.get("presets", "unknown"))
+            kind = "clips" if source in VIDEO_SHIFTS else "presets"
+            fingerprint = f", hash {files['hash']}" if files.get("hash") else ""
+            found[f"backgrounds of {source}"] = (
+                f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
+            )
+    if "video_hard" in shown:
         clips = config.eval.clips
         found["clips shown"] = "all" if clips is None else f"{clips[0]} to {clips[1]}"
     return found

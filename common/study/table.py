@@ -5,7 +5,7 @@ import statistics as standard
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from common.config.shifts import ROBOT_TASKS
+from common.config.shifts import ROBOT_TASKS, whole_groups
 from common.run.published import Comparison, Score, compared, conditions_text, unmet_text
 from common.study import statistics
 from common.study.definition import Study
@@ -120,7 +120,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that belong together: a shift's tasks, or a robotic task's shifts.
+    """Rows that belong together: a shift's tasks, also of the mean of several, or a robotic task's shifts.
 
     Averages and aggregates are of the rows whose labels are in `counted`.
     """
@@ -163,7 +163,9 @@ def build(results: Results) -> Table:
     suite = [task for task in study.tasks if task not in ROBOT_TASKS]
     blocks = []
     if suite:
-        blocks += [_suite_block(results, shift, suite) for shift in study.shifts]
+        blocks += [_suite_block(results, shift, (shift,), suite) for shift in study.shifts]
+        kinds = whole_groups(study.shifts)
+        blocks += [_suite_block(results, f"{name} mean", members, suite) for name, members in kinds.items()]
     blocks += [_robot_block(results, task) for task in study.tasks if task in ROBOT_TASKS]
     notes = [*results.notes, *_published_notes(study, [row for block in blocks for row in block.rows])]
     return Table(study, tuple(blocks), _costs(results), tuple(notes), tuple(results.left_out))
@@ -218,9 +220,9 @@ def _lead(means: Sequence[float | None], subject: int) -> tuple[float, float | N
     return difference, 100 * difference / best if best > 0 else None
 
 
-def _suite_block(results: Results, shift: str, tasks: list[str]) -> Block:
+def _suite_block(results: Results, title: str, shifts: tuple[str, ...], tasks: list[str]) -> Block:
     study = results.study
-    rows = [_row(results, task, shift, task) for task in tasks]
+    rows = [_row(results, task, title, shifts, task) for task in tasks]
     begun = [index for index in range(len(study.columns)) if any(row.cells[index].returns for row in rows)]
     # A task that an agent lacks would count for some agents only.
     counted = [row for row in rows if begun and all(row.cells[index].returns for index in begun)]
@@ -229,12 +231,12 @@ def _suite_block(results: Results, shift: str, tasks: list[str]) -> Block:
     }
     average = _average("average", counted) if len(counted) > 1 else None
     orders = _orders(rows, rows)
-    return _block(study, shift, 0, rows, counted, average, orders, strata)
+    return _block(study, title, 0, rows, counted, average, orders, strata)
 
 
 def _robot_block(results: Results, task: str) -> Block:
     study = results.study
-    rows = [_row(results, task, shift, shift) for shift in study.shifts]
+    rows = [_row(results, task, shift, (shift,), shift) for shift in study.shifts]
     tests = [row for row in rows if row.shift != "train"]
     means = {column: _means_over(results, task, column, tests) for column in study.columns}
     strata = {column: [scores] for column, scores in means.items() if scores}
@@ -252,19 +254,24 @@ def _block(
     return Block(title, digits, tuple(rows), labels, average, aggregates, orders, strata)
 
 
-def _row(results: Results, task: str, shift: str, label: str) -> Row:
+def _row(results: Results, task: str, name: str, shifts: tuple[str, ...], label: str) -> Row:
+    """The cells of a task under shifts; of several, a seed's k-th return is its k-th episodes' mean."""
     cells = []
     for column in results.study.columns:
-        runs = [reading for reading in results.of(task, column) if reading.final_returns(shift)]
+        runs = [found for found in results.of(task, column) if all(map(found.final_returns, shifts))]
         cells.append(
             Cell(
                 task,
-                tuple(reading.final_returns(shift) for reading in runs),
+                tuple(_mean_returns(found, shifts) for found in runs),
                 len(results.study.seeds_of(task, column)),
-                _comparison(results, runs, task, column, shift),
+                _comparison(results, runs, task, column, name),
             )
         )
-    return Row(task, shift, label, tuple(cells))
+    return Row(task, name, label, tuple(cells))
+
+
+def _mean_returns(found: FoundRun, shifts: tuple[str, ...]) -> tuple[float, ...]:
+    return tuple(map(standard.fmean, zip(*map(found.final_returns, shifts), strict=True)))
 
 
 def _comparison(

@@ -11,7 +11,7 @@ from common.config.shifts import ROBOT_CAMERAS
 from common.envs.looks import wear
 from common.envs.presets import Preset
 from common.envs.robot.arena import BACKGROUND_GEOMS, FIRST_PERSON, THIRD_PERSON
-from common.envs.robot.looks import LOOKS, look
+from common.envs.robot.looks import look
 from common.envs.robot.tasks import PegInBox, Reach, ToolTask
 from common.envs.simulator import Simulator
 from common.errors import UserError, did_you_mean
@@ -53,8 +53,6 @@ def build(
 
 class RobotAppearance:
     """Looks, foreground and reports of a robotic task."""
-
-    shifts = tuple(LOOKS)
 
     def __init__(self, task: ToolTask) -> None:
         self._task = task

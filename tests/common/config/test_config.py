@@ -523,6 +523,11 @@ def test_a_run_folder_imports_no_code_unasked(module: str, tmp_path: Path) -> No
             "eval.shifts=[train, vide_hard]",
             "eval.shifts: walker_walk has no shift 'vide_hard'; did you mean 'video_hard'?",
         ),
+        ("eval.shifts=[geometrical]", "walker_walk has no shift 'geometrical'; did you mean 'geometric'?"),
+        (
+            "eval.shifts=[x]",
+            "choose from train, color_easy, color_hard, video_easy, video_hard, color_video_easy",
+        ),
         ("eval.shifts=[]", "eval.shifts: should be a longer list, got []"),
         ("eval.shifts=[[train]]", "eval.shifts.0: should be text, got ['train']"),
         ("eval.clips=[3, 1]", "eval.clips: should be [first, last] with first <= last"),

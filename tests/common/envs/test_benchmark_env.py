@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from common.config.shifts import SHIFTS
+from common.config.shifts import SHIFTS, shifts_of
 from common.envs import BENCHMARK_TASKS, chroma
 from common.envs.backgrounds import data_summary
 from common.envs.benchmark import BenchmarkEnv
@@ -43,7 +43,7 @@ def actions(env: BenchmarkEnv, count: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(-1, 1, (count, env.action_size)).astype(np.float32)
 
 
-@pytest.mark.parametrize("shift", SHIFTS)
+@pytest.mark.parametrize("shift", [*SHIFTS, "color_video_hard", "rotate_shift_hard"])
 def test_passes_gymnasiums_checker(make: Make, shift: str) -> None:
     # Warnings are errors here.
     env = make(shift=shift, episode_steps=20, render_mode="rgb_array")
@@ -52,7 +52,7 @@ def test_passes_gymnasiums_checker(make: Make, shift: str) -> None:
 
 def test_ids_are_registered(data_folder: Path) -> None:
     for task in BENCHMARK_TASKS:
-        for shift in SHIFTS:
+        for shift in shifts_of(task):
             spec = gymnasium.spec(f"DMCGB/{task}-{shift}-v0")
             assert spec.kwargs == {"task": task, "shift": shift}
     env = gymnasium.make("DMCGB/cartpole_swingup-video_hard-v0", data_root=str(data_folder))
@@ -66,7 +66,7 @@ def test_ids_are_registered(data_folder: Path) -> None:
 @pytest.mark.parametrize("task", [task for task in BENCHMARK_TASKS if task != "walker_stand"])
 def test_simulation_and_reward_are_equal_to_the_bit_under_every_shift(make: Make, task: str) -> None:
     trajectories = []
-    for shift in SHIFTS:
+    for shift in (*SHIFTS, "color_video_hard", "shift_hard"):
         env = make(task, shift, seed=5, action_repeat=8)
         frames = [env.reset()[0]]
         states, rewards = [env.simulator_state()], []

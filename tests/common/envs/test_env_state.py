@@ -20,6 +20,8 @@ CASES = [
     ("finger_turn_hard", "color_easy", 20),
     ("cheetah_run", "train", 20),
     ("finger_spin", "video_hard", 20),
+    ("cheetah_run", "rotate_shift_hard", 20),
+    ("walker_walk", "color_video_hard", 20),
 ]
 
 

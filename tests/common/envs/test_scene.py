@@ -132,7 +132,15 @@ def test_goals_and_rails_are_foreground(task: str, geom: str) -> None:
 
 
 def test_shares_of_pixels_that_shifts_change() -> None:
-    shifts = ("video_easy", "video_hard", "color_hard", "view_fov")
+    shifts = (
+        "video_easy",
+        "video_hard",
+        "color_hard",
+        "view_fov",
+        "color_video_hard",
+        "rotate_hard",
+        "shift_easy",
+    )
     walker = changed_shares(shifts, task="walker_walk", image_size=64)
     # The same three moments once more.
     env = BenchmarkEnv("walker_walk", image_size=64, seed=0, action_repeat=1)
@@ -149,6 +157,7 @@ def test_shares_of_pixels_that_shifts_change() -> None:
     assert walker["video_easy"] == pytest.approx(np.mean(sky), abs=0.02)
     assert walker["video_hard"] == pytest.approx(1 - np.mean(foreground), abs=0.01)
     assert walker["color_hard"] > 0.95 and walker["view_fov"] > 0.8
+    assert walker["color_video_hard"] > 0.95 and walker["rotate_hard"] > 0.8 and walker["shift_easy"] > 0.8
     # From above there is no sky, and of the terrain neither sky nor floor nor body.
     reacher = changed_shares(("train", "video_easy", "video_hard"), task="reacher_easy", image_size=64)
     assert (reacher["train"], reacher["video_easy"]) == (0, 0)

@@ -202,4 +202,38 @@ def test_groups_stand_for_shifts() -> None:
         *moved,
     )
     assert shifts.expand(["all"], "robot_reach") == ("train", "test1", "test2", "test3", "test4", "test5")
-    assert shifts.shifts_of("walker_walk") == (*benchmark, *moved)
+    photometric = (*benchmark[1:], "color_video_easy", "color_video_hard")
+    rotated = ("rotate_easy", "rotate_hard")
+    geometric = (*rotated, "shift_easy", "shift_hard", "rotate_shift_easy", "rotate_shift_hard")
+    assert shifts.expand(["photometric"], "walker_walk") == photometric
+    assert shifts.expand(["geometric"], "walker_walk") == geometric
+    assert shifts.expand(["dmcgb2"], "walker_walk") == (*photometric, *geometric)
+    assert set(shifts.shifts_of("walker_walk")) == {*benchmark, *photometric, *geometric, *moved}
+    assert set(shifts.shifts_of("dog_walk")) == {*benchmark, *photometric, *rotated, *moved}
+    assert shifts.shifts_of("robot_reach") == shifts.expand(["all"], "robot_reach")
+
+
+def test_means_are_of_complete_kinds_of_shifts_only() -> None:
+    everything = shifts.expand(["train", "dmcgb2"], "walker_walk")
+    assert {name: len(found) for name, found in shifts.whole_groups(everything).items()} == {
+        "photometric": 6,
+        "geometric": 6,
+    }
+    without = [shift for shift in everything if shift != "rotate_hard"]
+    assert list(shifts.whole_groups(without)) == ["photometric"]
+    assert shifts.whole_groups(shifts.SHIFTS) == {}
+
+
+def test_clips_and_presets_of_shifts() -> None:
+    found = {
+        shift: (shifts.clips_of(shift), shifts.presets_of(shift)) for shift in shifts.shifts_of("walker_walk")
+    }
+    shown = {shift: each for shift, each in found.items() if each != (None, None)}
+    assert shown == {
+        "color_easy": (None, "color_easy"),
+        "color_hard": (None, "color_hard"),
+        "video_easy": ("video_easy", None),
+        "video_hard": ("video_hard", None),
+        "color_video_easy": ("video_easy", "color_easy"),
+        "color_video_hard": ("video_hard", "color_hard"),
+    }

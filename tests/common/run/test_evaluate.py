@@ -96,6 +96,19 @@ def test_one_episode_has_no_deviation():
     assert len(columns) == 1
 
 
+def test_table_has_means_over_complete_kinds_of_shifts_apart():
+    config = load("smg", "walker_walk", "paper")
+    names = ("color_easy", "color_hard", "video_easy", "video_hard", "color_video_easy", "color_video_hard")
+    photometric = {name: [100.0 * number, 300.0] for number, name in enumerate(names)}
+    table = summary_table(evaluated(train=[3.0, 5.0], rotate_easy=[7.0, 9.0], **photometric), config)
+    assert row(table, "color_video_hard") == "400.0 ± 141.4 -"
+    # (0 + 100 + 200 + 300 + 400 + 500) / 6 = 250 with 300
+    assert "\nmean over the 6 photometric shifts: 275.0\n" in table
+    assert "geometric" not in table
+    [head, *rows] = table.splitlines()[:9]
+    assert {line.rindex(word) for line, word in zip(rows[:2], "--", strict=True)} == {head.index("paper")}
+
+
 def test_table_says_of_procedural_backgrounds():
     records = [record | {"background": "procedural/3"} for record in evaluated(video_hard=[1.0, 2.0])]
     assert "benchmark's backgrounds (here procedural)" in summary_table(

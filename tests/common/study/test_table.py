@@ -469,6 +469,51 @@ def test_robotic_tasks_have_a_block_each_with_the_average_of_the_tests(tmp_path:
     assert "202.5" in formats.markdown(table)
 
 
+DMCGB2 = """
+published: null
+shifts: [train, dmcgb2]
+seeds: [0, 1]
+preset: smoke
+settings: {eval: {shifts: [train, dmcgb2], episodes: 2}}
+tasks: [walker_walk, finger_spin]
+agents: [sac, smg]
+"""
+
+
+def test_means_over_photometric_and_over_geometric_shifts_stand_in_blocks_of_their_own(
+    tmp_path: Path,
+) -> None:
+    planned = study(tmp_path, text=DMCGB2)
+    assert len(planned.shifts) == 13
+    for run in planned.runs:
+        base = 100 * run.seed + (50 if run.column == "smg" else 0) + (7 if run.task == "finger_spin" else 0)
+        returns = {
+            "train": [999, 999],
+            "rotate_hard": [base + 60, base],
+            "video_hard": [base + 600, base + 6],
+        }
+        write_run(run, {shift: returns.get(shift, [base, base]) for shift in run.config.eval.shifts})
+    blocks = {block.title: block for block in table_of(planned).blocks}
+    assert list(blocks) == [*planned.shifts, "photometric mean", "geometric mean"]
+    # Per seed: 10 more in one of two episodes of geometric, 100 and 1 more in photometric.
+    geometric = blocks["geometric mean"].rows[0].cells[0]
+    assert geometric.returns == ((10, 0), (110, 100))
+    assert (geometric.mean, geometric.episodes, geometric.comparison) == (55, 2, None)
+    photometric = blocks["photometric mean"].rows[1].cells[1]
+    assert photometric.scores == pytest.approx((57 + 50.5, 157 + 50.5))
+    assert blocks["photometric mean"].average is not None
+    assert blocks["photometric mean"].aggregates[0].runs == 4
+    assert "## geometric mean" in formats.markdown(table_of(planned))
+    lines = csv.DictReader(io.StringIO(formats.comma_separated(table_of(planned))))
+    means = {
+        (line["task"], line["agent"]): line["mean"] for line in lines if line["shift"] == "geometric mean"
+    }
+    assert float(means["walker_walk", "smg"]) == 105
+    # Part of a kind has no mean.
+    few = study(tmp_path, "shifts=[train,rotate_easy,rotate_hard]", text=DMCGB2)
+    assert [block.title for block in table_of(few).blocks] == ["train", "rotate_easy", "rotate_hard"]
+
+
 def test_a_study_without_a_single_run_has_a_table(tmp_path: Path) -> None:
     table = table_of(study(tmp_path))
     assert formats.markdown(table).count("| - | - |") == 6

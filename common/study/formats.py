@@ -216,11 +216,12 @@ def legend(table: Table) -> str:
     spread = "mean ± standard deviation over seed means" if several else "mean"
     counts = " seeds × episodes beside each or in brackets."
     if seeds:
-        counts = f" {_plural(seeds, 'seed')} × {_plural(episodes, 'episode')} in every cell."
+        counts = f" {plural(seeds, 'seed')} × {plural(episodes, 'episode')} in every cell."
     return f"Episode return, {spread} of each run's last evaluation;{counts}"
 
 
-def _plural(count: int, name: str) -> str:
+def plural(count: int, name: str) -> str:
+    """`1 seed`, `2 seeds`."""
     return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
@@ -330,7 +331,7 @@ def state(cell: Cell) -> str:
         return "missing" if cell.planned else "not planned"
     if len(cell.returns) == cell.planned:
         return "complete"
-    return f"{len(cell.returns)} of {_plural(cell.planned, 'seed')}"
+    return f"{len(cell.returns)} of {plural(cell.planned, 'seed')}"
 
 
 def number(value: float, digits: int) -> str:

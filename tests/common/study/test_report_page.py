@@ -17,7 +17,7 @@ from common.study.formats import MISSING
 from common.study.report import learning_curves
 from common.study.results import collect
 from tests.browser import errors, loaded, show
-from tests.common.study.written_runs import PROVENANCE, study, write_run
+from tests.common.study.written_runs import PROVENANCE, STUDY, study, write_run
 
 HOSTILE = "</script><script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
 RETURNS = {"walker_walk": {"sac": 100, "drq": 300, "smg": 200}, "finger_spin": {"sac": 9, "drq": 8}}
@@ -37,9 +37,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-def written(folder: Path) -> tuple[str, list[str]]:
+def written(folder: Path, *overrides: str) -> tuple[str, list[str]]:
     """A study's file and overrides."""
-    return str(folder / "small.yaml"), [f"folder={json.dumps(str(folder / 'runs'))}"]
+    return str(folder / "small.yaml"), [f"folder={json.dumps(str(folder / 'runs'))}", *overrides]
 
 
 class Parsed(HTMLParser):
@@ -80,6 +80,20 @@ def test_it_is_whole_and_what_run_folders_say_is_text(page: Path) -> None:
         if tag == "g" and "data-series" in attributes
     ]
     assert len([one for one in series if one == "2"]) >= 5
+
+
+def test_its_head_counts_the_runs_where_they_are_no_full_grid(tmp_path: Path) -> None:
+    more = """more:
+- {tasks: [walker_walk], agents: [smg], seeds: [2]}
+- {tasks: [cheetah_run], agents: [drq, smg], seeds: [0]}
+"""
+    study(tmp_path, text=STUDY + more)
+    page = tmp_path / "report.html"
+    command.report(*written(tmp_path), str(page), mix=False)
+    # A grid of 2 × 3 × 2, a third seed of one cell, and two cells of a third task.
+    assert "The study has 15 runs over 3 tasks, 3 agents and 3 seeds; 0 are done. Made " in page.read_text()
+    command.report(*written(tmp_path, "tasks=walker_walk", "seeds=0"), str(page), mix=False)
+    assert "The study has 3 runs over 1 task, 3 agents and 1 seed; 0 are done. Made " in page.read_text()
 
 
 def test_a_learning_curve_is_the_mean_over_seeds_and_its_interval_lies_between_them(page: Path) -> None:

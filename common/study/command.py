@@ -1,4 +1,7 @@
-"""What `smg study run|status|table|report` do."""
+"""What `smg study run|status|table|report` do.
+
+Reports are imported where one is written: their plots need matplotlib, whose import takes half a second.
+"""
 
 import os
 import shlex
@@ -19,7 +22,6 @@ from common.study.estimate import estimates, total
 from common.study.estimate import table as cost_table
 from common.study.folders import FoundRun, State, read
 from common.study.formats import FORMATS, markdown
-from common.study.report import write_report
 from common.study.results import collect
 from common.study.runner import check_folders, run_all, say, shard_of
 from common.study.table import build
@@ -94,6 +96,8 @@ def share_of_threads(jobs: int) -> dict[str, str]:
 
 def write_outputs(study: Study) -> None:
     """Print the table, and write it in all formats and the report into the study's folder."""
+    from common.study.report import write_report
+
     results = collect(study)
     table = build(results)
     study.folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +127,8 @@ def table(path: str, overrides: list[str], form: str, output: str | None, mix: b
 
 def report(path: str, overrides: list[str], output: str | None, mix: bool) -> int:
     """Write the report of the finished runs."""
+    from common.study.report import write_report
+
     study = load_study(path, overrides)
     results = collect(study, mix)
     page = Path(output or study.folder / f"{study.name}.html")

@@ -14,12 +14,14 @@ from common.study.table import (
     Average,
     Block,
     Cell,
+    Cost,
     Order,
     Row,
     Table,
     average_lead,
     comparisons,
     lead,
+    total_costs,
 )
 
 MISSING = "-"
@@ -34,7 +36,8 @@ def markdown(table: Table) -> str:
         parts += [f"## {block.title}", _pipes(*_cell_lines(table, block)), *_lead_table(table, block)]
         parts += [_pipes(*_aggregate_lines(block, study.subject)), *counted_note(block)]
     if table.costs:
-        parts += ["## Cost", _pipes(*_cost_lines(table))]
+        costs = [*table.costs, *total_costs(table.costs)]
+        parts += ["## Cost", _pipes(COST_HEAD, list(map(cost_texts, costs)))]
     if table.left_out:
         lines = [f"- {found.run.name}: {found.state} ({_escaped(found.detail)})" for found in table.left_out]
         parts.append("Left out:\n\n" + "\n".join(lines))
@@ -80,14 +83,14 @@ def _lead_table(table: Table, block: Block) -> list[str]:
     if block.average is not None:
         leads[block.average.label] = lead_text(average_lead(block.average, subject), block.digits)
     orders = {order.label: order_texts(order)[1:] for order in block.orders}
-    head = [
-        "",
-        f"Δ {study.subject}",
-        *["Kendall's τ with the paper's order", "95% interval", "agents"] * bool(orders),
-    ]
+    head = ["", f"Δ {study.subject}", *ORDER_HEAD[1:] * bool(orders)]
     none = [MISSING, "", ""] * bool(orders)
     lines = [[label, leads.get(label) or MISSING, *orders.get(label, none)] for label in {**leads, **orders}]
     return [_pipes(head, lines)] if any(leads.values()) or orders else []
+
+
+ORDER_HEAD = ["", "Kendall's τ with the paper's order", "95% interval", "agents"]
+"""The titles of what `order_texts` gives."""
 
 
 def order_texts(order: Order) -> list[str]:
@@ -109,14 +112,13 @@ def _aggregate_lines(block: Block, subject: str) -> tuple[list[str], list[list[s
     return head, lines
 
 
-def _cost_lines(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Wall time of the finished runs by agent and device, and the sum on each device."""
-    lines = [[cost.column, cost.device, str(cost.runs), f"{cost.hours:.2f}"] for cost in table.costs]
-    for device in dict.fromkeys(cost.device for cost in table.costs):
-        found = [cost for cost in table.costs if cost.device == device]
-        runs, hours = sum(cost.runs for cost in found), sum(cost.hours for cost in found)
-        lines.append(["all", device, str(runs), f"{hours:.2f}"])
-    return ["agent", "device", "runs", "hours"], lines
+COST_HEAD = ["agent", "device", "runs", "hours"]
+"""The titles of what `cost_texts` gives."""
+
+
+def cost_texts(cost: Cost) -> list[str]:
+    """Column, device, finished runs and their wall time."""
+    return [cost.column, cost.device, str(cost.runs), f"{cost.hours:.2f}"]
 
 
 def counted_note(block: Block) -> list[str]:
@@ -216,11 +218,12 @@ def legend(table: Table) -> str:
     spread = "mean ± standard deviation over seed means" if several else "mean"
     counts = " seeds × episodes beside each or in brackets."
     if seeds:
-        counts = f" {_plural(seeds, 'seed')} × {_plural(episodes, 'episode')} in every cell."
+        counts = f" {plural(seeds, 'seed')} × {plural(episodes, 'episode')} in every cell."
     return f"Episode return, {spread} of each run's last evaluation;{counts}"
 
 
-def _plural(count: int, name: str) -> str:
+def plural(count: int, name: str) -> str:
+    """`1 seed`, `2 seeds`."""
     return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
@@ -330,7 +333,7 @@ def state(cell: Cell) -> str:
         return "missing" if cell.planned else "not planned"
     if len(cell.returns) == cell.planned:
         return "complete"
-    return f"{len(cell.returns)} of {_plural(cell.planned, 'seed')}"
+    return f"{len(cell.returns)} of {plural(cell.planned, 'seed')}"
 
 
 def number(value: float, digits: int) -> str:

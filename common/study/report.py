@@ -18,7 +18,7 @@ from common.study import formats, statistics
 from common.study.definition import Study
 from common.study.folders import FoundRun, differences
 from common.study.results import Results
-from common.study.table import Block, Table, average_lead, lead
+from common.study.table import Block, Table, average_lead, lead, total_costs
 
 PICTURE_BYTES = 600_000
 """Larger pictures are named, not shown."""
@@ -63,6 +63,7 @@ def _page(results: Results, table: Table, plots: Mapping[str, Sequence[Sequence[
         formats=formats,
         lead=lead,
         average_lead=average_lead,
+        total_costs=total_costs,
         plots={name: [svg(plot) for row in rows for plot in row] for name, rows in plots.items()},
         pictures=pictures,
         too_large=too_large,

@@ -195,6 +195,17 @@ def _published_notes(study: Study, rows: list[Row]) -> list[str]:
     return [f"{PUBLISHED}{conditions_text(found)}.", *[starred] * bool(unmet)]
 
 
+def total_costs(costs: Sequence[Cost]) -> list[Cost]:
+    """What all columns together took on each device; `all` stands for the column."""
+    found: dict[str, list[Cost]] = {}
+    for cost in costs:
+        found.setdefault(cost.device, []).append(cost)
+    return [
+        Cost("all", device, sum(cost.runs for cost in own), math.fsum(cost.hours for cost in own))
+        for device, own in found.items()
+    ]
+
+
 def lead(row: Row, subject: int) -> tuple[float, float | None] | None:
     """How far the subject's mean lies above the best of the other columns, also in percent of that one.
 

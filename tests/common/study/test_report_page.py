@@ -17,7 +17,7 @@ from common.study.formats import MISSING
 from common.study.report import learning_curves
 from common.study.results import collect
 from tests.browser import errors, loaded, show
-from tests.common.study.written_runs import PROVENANCE, study, write_run
+from tests.common.study.written_runs import PROVENANCE, STUDY, study, write_run
 
 HOSTILE = "</script><script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
 RETURNS = {"walker_walk": {"sac": 100, "drq": 300, "smg": 200}, "finger_spin": {"sac": 9, "drq": 8}}
@@ -37,32 +37,45 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-def written(folder: Path) -> tuple[str, list[str]]:
+def written(folder: Path, *overrides: str) -> tuple[str, list[str]]:
     """A study's file and overrides."""
-    return str(folder / "small.yaml"), [f"folder={json.dumps(str(folder / 'runs'))}"]
+    return str(folder / "small.yaml"), [f"folder={json.dumps(str(folder / 'runs'))}", *overrides]
 
 
 class Parsed(HTMLParser):
-    """Texts and start tags of a page."""
+    """Texts, start tags and the cells of the tables' rows of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.texts: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.in_cell = False
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_cell = self.in_cell and tag not in ("td", "th")
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data.strip())
+        if self.in_cell:
+            self.rows[-1][-1] += data.strip()
 
 
 def test_it_is_whole_and_what_run_folders_say_is_text(page: Path) -> None:
     parsed = Parsed(page.read_text())
     names = [tag for tag, _ in parsed.tags]
     assert names.count("script") == 1 and names.count("img") == 1
-    assert parsed.texts.count(HOSTILE) == 10  # two seeds of five cells
+    # Two seeds of five cells, three agents' costs and the sum of them.
+    assert parsed.texts.count(HOSTILE) == 10 + 3 + 1
     links = {
         value
         for _, attributes in parsed.tags
@@ -70,7 +83,7 @@ def test_it_is_whole_and_what_run_folders_say_is_text(page: Path) -> None:
         if name in ("src", "href")
     }
     assert all(link is not None and link.startswith(("#", "data:image/png;base64,")) for link in links)
-    titles = ["Scores", "Learning curves", "Performance profiles", "Pictures", "Runs"]
+    titles = ["Scores", "Learning curves", "Performance profiles", "Pictures", "Cost", "Runs"]
     assert [text for text in parsed.texts if text in titles] == titles + titles  # once in the navigation
     assert parsed.texts.count("200 ± 1") == 1 and MISSING in parsed.texts
     # Five cells under five shifts each, and no band as one evaluation's returns are all there is.
@@ -80,6 +93,53 @@ def test_it_is_whole_and_what_run_folders_say_is_text(page: Path) -> None:
         if tag == "g" and "data-series" in attributes
     ]
     assert len([one for one in series if one == "2"]) >= 5
+
+
+def test_its_head_counts_the_runs_where_they_are_no_full_grid(tmp_path: Path) -> None:
+    more = """more:
+- {tasks: [walker_walk], agents: [smg], seeds: [2]}
+- {tasks: [cheetah_run], agents: [drq, smg], seeds: [0]}
+"""
+    study(tmp_path, text=STUDY + more)
+    page = tmp_path / "report.html"
+    command.report(*written(tmp_path), str(page), mix=False)
+    # A grid of 2 × 3 × 2, a third seed of one cell, and two cells of a third task.
+    assert "The study has 15 runs over 3 tasks, 3 agents and 3 seeds; 0 are done. Made " in page.read_text()
+    command.report(*written(tmp_path, "tasks=walker_walk", "seeds=0"), str(page), mix=False)
+    assert "The study has 3 runs over 1 task, 3 agents and 1 seed; 0 are done. Made " in page.read_text()
+
+
+def test_it_says_how_the_agents_order_agrees_with_the_published_one(page: Path) -> None:
+    rows = Parsed(page.read_text()).rows
+    head = rows.index(["name", "Kendall's τ with the paper's order", "95% interval", "agents"])
+    # Walker, printed: DrQ 110, SAC 132, SMG 814; ours: SAC, SMG, DrQ, two pairs of three reversed. Finger,
+    # printed: SAC 22, DrQ 54; ours the reverse. Drawing seeds, SAC's 9 to 10 and DrQ's 8 to 9 tie in one of
+    # 16 draws, for a τ of 0 there; nothing else changes.
+    assert rows[head + 1 : head + 4] == [
+        ["walker_walk", "−0.33", "[−0.33, −0.33]", "3"],
+        ["finger_spin", "−1.00", "[−1.00, 0.00]", "2"],
+        ["mean", "−0.67", "[−0.67, −0.17]", "2"],
+    ]
+
+
+def test_it_says_what_the_finished_runs_took(page: Path) -> None:
+    rows = Parsed(page.read_text()).rows
+    head = rows.index(["agent", "device", "runs", "hours"])
+    # A written run took 30 seconds; SMG has no run of finger spin.
+    assert rows[head + 1 : head + 5] == [
+        ["sac", HOSTILE, "4", "0.03"],
+        ["drq", HOSTILE, "4", "0.03"],
+        ["smg", HOSTILE, "2", "0.02"],
+        ["all", HOSTILE, "10", "0.08"],
+    ]
+
+
+def test_without_a_finished_run_there_is_neither_order_nor_cost(tmp_path: Path) -> None:
+    study(tmp_path)
+    command.report(*written(tmp_path), str(tmp_path / "report.html"), mix=False)
+    parsed = Parsed((tmp_path / "report.html").read_text())
+    assert "No finished run says how long it took." in parsed.texts
+    assert not [row for row in parsed.rows if {"agents", "hours"} & set(row) and "state" not in row]
 
 
 def test_a_learning_curve_is_the_mean_over_seeds_and_its_interval_lies_between_them(page: Path) -> None:

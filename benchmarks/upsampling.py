@@ -3,8 +3,8 @@
     python -m benchmarks.upsampling --device cpu
 
 Forward and backward of both layers with a ReLU between them, at the sizes that SMG decodes with, in the
-device's usual precision. The two ways take turns, and medians are compared. On a CPU with one thread processor
-seconds count, so that other work on the machine matters little.
+device's usual precision. The two ways take turns, and medians are compared. On a CPU with one thread,
+processor time counts, so that other work on the machine matters little.
 """
 
 import statistics

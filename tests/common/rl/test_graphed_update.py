@@ -327,7 +327,7 @@ def test_compiled_parts_are_given_the_room_of_other_roundings(compiled, monkeypa
     real = cuda_graphs.compared
 
     def noting(eager_step, others, graph):
-        noises.append([float(cuda_graphs.distances(eager_step, other).max()) for other in others])
+        noises.append([float(cuda_graphs.distances(eager_step, other).detach().max()) for other in others])
         return real(eager_step, others, graph)
 
     monkeypatch.setattr(cuda_graphs, "compared", noting)

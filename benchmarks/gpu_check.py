@@ -92,6 +92,15 @@ def checks(folder: Path, rehearse: bool) -> list[Check]:
         loop = [sys.executable, "-m", "benchmarks.loop", "--agent", agent, "--preset", size, *steps]
         loop += ["--json", str(file), f"device={device}"]
         found.append(Check(f"loop of {agent}", loop, 60, lambda _, at=file: json.loads(at.read_text())))
+    if not rehearse:  # on a CPU the compiler takes minutes
+        for agent in ("smg", "sac"):
+            mode = "compiled_graphs"
+            command = own("update", agent, device, mode, size)
+            found.append(Check(f"updates of {agent}, {mode}", command, 90, last_json))
+    file = folder / "upsampling.json"
+    upsampling = [sys.executable, "-m", "benchmarks.upsampling", "--device", device, "--presets", size]
+    upsampling += ["--json", str(file)]
+    found.append(Check("upsampling", upsampling, 40, lambda _, at=file: json.loads(at.read_text())))
     found.append(Check("kernels of smg", own("kernels", "smg", device, "eager", size), 40, last_json))
     training = [*smg, "train", "--agent", "smg", "--task", "walker_stand", "--preset", size, *quiet]
     training += ["eval.shifts=[train,video_easy,video_hard]", "checkpoint.every=1min"]
@@ -183,13 +192,24 @@ def progress(run_folder: Path) -> dict[str, Any]:
 
 
 def update(agent: str, device: str, compile: str, preset: str) -> None:
-    """Print the updates per second of an agent."""
-    from benchmarks.update import build, configured, measure
+    """Print an agent's updates per second, and the milliseconds in which its policy answers."""
+    import torch
+
+    from benchmarks.update import build, configured, measure, timed
 
     config = configured(agent, preset, [f"device={device}", f"compile={compile}"])
     built = build(config, plain=False)
     seconds = measure(built, config, repeats=3)["seconds"]
-    print(json.dumps({"updates_per_second": 1 / seconds, "cuda_graphs": built.graphed_update.findings}))
+    size, calls = config.env.frame_size, 100
+    obs = torch.zeros(1, 3 * config.env.frames, size, size, dtype=torch.uint8, device=device)
+
+    def act() -> None:
+        for _ in range(calls):
+            built.act(obs, sample=True)
+
+    timed(act, config)  # which captures it
+    found = {"updates_per_second": 1 / seconds, "act_ms": 1000 * timed(act, config) / calls}
+    print(json.dumps(found | {"cuda_graphs": built.graphed_update.findings}))
 
 
 def kernels(agent: str, device: str, compile: str, preset: str) -> None:

@@ -13,7 +13,7 @@ from common.rl import losses as sac_losses
 from common.rl.attribution import frame_attribution, guided_gradient
 from common.rl.batch import Inputs, Metrics, UpdateSchedule
 from common.rl.frames import apart
-from common.rl.networks import Decoder, FrameDecoder
+from common.rl.networks import Decoder, FrameDecoder, UpsampledConvolution
 from common.rl.sac import SAC
 from sgqn import losses as sgqn_losses
 from sgqn.agent import SGQN, SGQNInputs
@@ -128,10 +128,15 @@ def plain_frames(model: FrameDecoder, latent: Tensor) -> Tensor:
 
 def plain_decode(decoder: Decoder, latent: Tensor) -> Tensor:
     """A decoder's output with every upsampled image built."""
-    image = F.relu(decoder.linear(latent)).unflatten(1, decoder.shape)
-    image = F.relu(F.interpolate(decoder.conv0(image), scale_factor=2, mode="nearest"))
-    image = F.relu(F.interpolate(decoder.conv1(image), scale_factor=2, mode="nearest"))
-    return decoder.conv2(image)
+    image = F.relu(decoder.conv0(F.relu(decoder.linear(latent)).unflatten(1, decoder.shape)))
+    image = F.relu(upsampled_and_convolved(image, decoder.conv1))
+    return upsampled_and_convolved(image, decoder.conv2)
+
+
+def upsampled_and_convolved(image: Tensor, convolution: UpsampledConvolution) -> Tensor:
+    """What the convolution computes, with the upsampled image built."""
+    upsampled = F.interpolate(image, scale_factor=2, mode="nearest")
+    return F.conv2d(upsampled, convolution.weight, convolution.bias, padding=1)
 
 
 PLAIN: dict[str, type[SAC]] = {"sac": PlainSAC, "sgqn": PlainSGQN, "smg": PlainSMG}

@@ -117,7 +117,8 @@ def measure(agent: Any, config: Config, repeats: int) -> dict[str, float]:
     for step in range(FIRST_STEP, FIRST_STEP + warm_up):
         agent.update(batch, step)
     counter = FlopCounterMode(display=False)
-    if config.compile != "default":  # the counter sees nothing inside a compiled part
+    # The counter sees nothing inside a compiled part.
+    if config.compile not in ("default", "compiled_graphs"):
         with counter:
             agent.step(*agent.prepare(batch, agent.schedule(FIRST_STEP)))
             agent.step(*agent.prepare(batch, agent.schedule(FIRST_STEP + 1)))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.gl import NoRenderer
+from common.threads import be_a_good_neighbour
 
 if TYPE_CHECKING:
     from common.config.schema import Config
@@ -33,6 +34,7 @@ OVERRIDES = "set any key of configs/default.yaml; the value is YAML"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; see `STATUSES`."""
     _make_streams_writable()
+    be_a_good_neighbour()
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     # argparse fills a list of positional arguments only once; overrides may stand between the options.

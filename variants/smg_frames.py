@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.config.schema import Count
 from common.errors import UserError
-from common.rl.networks import Activation, Trunk, convolved
+from common.rl.networks import Activation, Layers, Trunk, convolved
 from smg import agent
 from smg.agent import SMG
 
@@ -53,10 +53,10 @@ class FramewiseTrunk(Trunk):
             replaced = self.convolutions[index]
             self.convolutions[index] = type(replaced)(channels, filters, 3, stride=strides[index])
 
-    def convolve(self, pixels: Tensor, relu: Activation) -> Tensor:
+    def convolve(self, layers: Layers, pixels: Tensor, relu: Activation) -> Tensor:
         if self.first == 0:
-            return super().convolve(pixels, relu)
+            return super().convolve(layers, pixels, relu)
         frames = rearrange(pixels, "b (f c) h w -> (b f) c h w", f=self.frames)
-        features = relu(convolved(self.convolutions[: self.first], frames, relu))
+        features = relu(convolved(layers[: self.first], frames, relu))
         together = rearrange(features, "(b f) c h w -> b (f c) h w", f=self.frames)
-        return convolved(self.convolutions[self.first :], together, relu)
+        return convolved(layers[self.first :], together, relu)

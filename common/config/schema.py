@@ -265,7 +265,7 @@ class Config(Section):
     preset: str
     seed: Seed
     device: Device
-    compile: Literal["auto", "eager", "default", "graphs"]
+    compile: Literal["auto", "eager", "default", "graphs", "compiled_graphs"]
     amp: Literal["auto", "off", "bf16"]
     channels_last: Switch
     tf32: bool

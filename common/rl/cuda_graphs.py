@@ -1,4 +1,4 @@
-"""Runs an agent's update as it stands, or as CUDA graphs that are checked before they are trusted."""
+"""An agent's update and policy as they stand, or as CUDA graphs that are checked before they are trusted."""
 
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -14,6 +14,10 @@ SLACK = 3
 """How many times further from an eager step a replay may end than a second eager step does."""
 SMALLEST_NOISE = 1e-6
 """Distance between two eager steps that is taken for granted."""
+NUDGE = 4
+"""By how many roundings of its precision a state is off that shows how far other kernels' roundings lead."""
+GRAPHS = ("graphs", "compiled_graphs")
+"""Values of `compile` that capture."""
 
 Step = Callable[[Inputs, Any], Metrics]
 
@@ -26,8 +30,8 @@ class Capture(Protocol):
         ...
 
 
-class GraphedUpdate:
-    """Calls `step(inputs, schedule)`, in mode "graphs" as one CUDA graph per schedule.
+class GraphedProgram:
+    """Calls `step(inputs, schedule)`, in the modes of `GRAPHS` as one CUDA graph per schedule.
 
     A step must be a fixed-shape tensor program: every random number is in `inputs`, every Python branch
     depends on the schedule alone, nothing waits for the device. Replaying a graph then does what running
@@ -35,19 +39,24 @@ class GraphedUpdate:
 
     The first replay of each schedule is compared with an eager step from the same state: every metric,
     every tensor's change and Adam's moments, within `SLACK` times the distance between two eager steps whose
-    samples come in different orders, which is what rounding alone does. If capturing or the comparison
-    fails, the state is put back, a warning says why, and all updates from then on are eager.
+    samples come in different orders, which is what rounding alone does. Compiled parts round otherwise in
+    every layer, so with them the distance counts too at which a step ends whose state is off by `NUDGE`
+    roundings at random. If capturing or the comparison fails, the state is put back and a warning says why;
+    then the same is tried without compiled parts, if there were any, and all steps from then on are eager.
 
     Args:
-        step: the update; may change parameters and optimiser state in place.
+        step: the program; may change tensors of `state` in place.
         reference: the same without compiled parts, for the comparison and when graphs have failed.
-        mode: "graphs" captures (CUDA only); "eager" and "default" call the step.
+        mode: those of `GRAPHS` capture (CUDA only), and "compiled_graphs" says that `step` has compiled
+            parts; others call the step.
         device: where the agent lives.
         state: returns every tensor that `step` changes in place, by name.
+        what: the steps, for messages.
+        findings: a list that takes what the comparisons find, a line each, for the run's provenance.
         capture: what makes graphs; CUDA's, or in tests a stand-in that runs on a CPU.
 
     Raises:
-        UserError: "graphs" without a CUDA device.
+        UserError: a mode that captures, without a CUDA device.
     """
 
     def __init__(
@@ -57,23 +66,26 @@ class GraphedUpdate:
         mode: str,
         device: torch.device,
         state: Callable[[], dict[str, Tensor]],
+        what: str = "updates",
+        findings: list[str] | None = None,
         capture: Capture | None = None,
     ) -> None:
-        if mode == "graphs" and device.type != "cuda" and capture is None:
-            raise UserError(f"compile=graphs needs a CUDA device, not {device}: use compile=default or eager")
+        if mode in GRAPHS and device.type != "cuda" and capture is None:
+            raise UserError(f"compile={mode} needs a CUDA device, not {device}: use compile=default or eager")
         self.step = step
         self.reference = reference
-        self.graphs = mode == "graphs"
+        self.graphs = mode in GRAPHS
+        self.compiled = mode == "compiled_graphs"
         self.device = device
         self.state = state
-        self.findings: list[str] = []
-        """What the comparisons found, a line each, for the run's provenance."""
+        self.what = what
+        self.findings: list[str] = [] if findings is None else findings
         self._capture: Capture = capture or _CudaGraph
         self._pool: Any = None
         self._captured: dict[Hashable, tuple[dict[str, Tensor], Callable[[], Metrics]]] = {}
 
     def __call__(self, inputs: Inputs, schedule: Hashable) -> Metrics:
-        """One update; returns detached 0-d tensors that later updates do not overwrite."""
+        """One step; returns detached tensors that later steps do not overwrite."""
         if not self.graphs:
             return self.step(inputs, schedule)
         tensors = cast(dict[str, Tensor], inputs)
@@ -83,7 +95,7 @@ class GraphedUpdate:
         return self._replayed(tensors, schedule)
 
     def forget(self) -> None:
-        """Drop all graphs, because tensors that they read were replaced; the next updates capture anew."""
+        """Drop all graphs, because tensors that they read were replaced; the next steps capture anew."""
         self._captured.clear()
         self._pool = None
 
@@ -98,36 +110,40 @@ class GraphedUpdate:
     def _first(self, inputs: dict[str, Tensor], schedule: Hashable) -> Metrics:
         """Capture a schedule and take its first step, checked; or take it eagerly, now and ever after."""
         before = {name: value.clone() for name, value in self.state().items()}
-        try:
-            outcome, finding = self._checked(inputs, schedule, before)
-            self.findings.append(f"{schedule}: {finding}")
-            return outcome
-        except Exception as error:  # whatever it is, the run can go on without graphs
-            self._fall_back(schedule, f"{type(error).__name__}: {error}", before)
+        while self.graphs:
+            try:
+                outcome, finding = self._checked(inputs, schedule, before)
+                self.findings.append(f"{schedule}: {finding}")
+                return outcome
+            except Exception as error:  # whatever it is, the run can go on without
+                self._fall_back(schedule, f"{type(error).__name__}: {error}", before)
         return self.reference(cast(Inputs, inputs), schedule)
 
     def _checked(
         self, inputs: dict[str, Tensor], schedule: Hashable, before: dict[str, Tensor]
     ) -> tuple[Metrics, str]:
         buffers = {name: value.clone() for name, value in inputs.items()}
-        # Besides the comparison, these create the optimisers' state and let cuDNN and the allocator settle.
-        runs: list[dict[str, Tensor]] = []
+
+        def changes(step: Step, samples: dict[str, Tensor], start: dict[str, Tensor]) -> dict[str, Tensor]:
+            restore(self.state(), start)
+            return self._changes(start, step(cast(Inputs, samples), schedule))
+
+        # Besides the comparison, these create the optimisers' state and let compilers, cuDNN and the
+        # allocator settle.
         with side_stream(self.device), warnings.catch_warnings():
             # Adam remarks that it was made for capture.
             warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
-            for step, samples in (
-                (self.reference, buffers),
-                (self.reference, reordered(buffers)),
-                (self.step, buffers),
-            ):
-                metrics = step(cast(Inputs, samples), schedule)
-                runs.append(self._changes(before, metrics))
-                restore(self.state(), before)
+            eager = changes(self.reference, buffers, before)
+            others = [changes(self.reference, reordered(buffers), before)]
+            if self.compiled:
+                others.append(changes(self.reference, buffers, nudged(before)))
+            changes(self.step, buffers, before)
+            restore(self.state(), before)
         if self._pool is None and self.device.type == "cuda":
             self._pool = torch.cuda.graph_pool_handle()
         replay = self._capture(lambda: self.step(cast(Inputs, buffers), schedule), self._pool)
         outcome = detached_copies(replay())
-        finding = compared(runs[0], runs[1], self._changes(before, outcome))
+        finding = compared(eager, others, self._changes(before, outcome))
         self._captured[schedule] = buffers, replay
         return outcome, finding
 
@@ -141,14 +157,19 @@ class GraphedUpdate:
         return changes | {name: value.clone() for name, value in metrics.items()}
 
     def _fall_back(self, schedule: Hashable, reason: str, before: dict[str, Tensor]) -> None:
+        """Do without compiled parts, or if there are none, without graphs."""
         self.forget()
-        self.graphs = False
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
         restore(self.state(), before)
         self.step = self.reference
-        finding = f"CUDA graphs are off, updates run eagerly: {' '.join(reason.split())}"
+        if self.compiled:
+            self.compiled = False
+            finding = f"compiled parts are off, CUDA graphs hold eager kernels: {' '.join(reason.split())}"
+        else:
+            self.graphs = False
+            finding = f"CUDA graphs are off, {self.what} run eagerly: {' '.join(reason.split())}"
         self.findings.append(f"{schedule}: {finding}")
         warnings.warn(finding, stacklevel=4)
 
@@ -205,6 +226,18 @@ def reordered(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
+def nudged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same state, every number off at random by up to `NUDGE` roundings of its precision."""
+    moved = dict(tensors)
+    for name, value in tensors.items():
+        if value.is_floating_point():
+            generator = torch.Generator(value.device).manual_seed(0)  # no draw of the run's
+            share = torch.rand(value.shape, generator=generator, device=value.device, dtype=value.dtype)
+            moved[name] = value * (1 + (2 * share - 1) * NUDGE * torch.finfo(value.dtype).eps)
+    return moved
+
+
+@torch.no_grad()
 def restore(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
     """Put saved values back; a tensor that was created since (an optimiser's fresh state) becomes zero."""
     for name, tensor in tensors.items():
@@ -214,19 +247,20 @@ def restore(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None
             tensor.zero_()
 
 
-def compared(eager: dict[str, Tensor], again: dict[str, Tensor], graph: dict[str, Tensor]) -> str:
+def compared(eager: dict[str, Tensor], others: list[dict[str, Tensor]], graph: dict[str, Tensor]) -> str:
     """How near a replay is to an eager step, as a line.
 
     Args:
         eager: what an eager step changed, by tensor, and its metrics.
-        again: the same of a second one.
+        others: the same of further ones, of which the furthest counts.
         graph: the same of the replay.
 
     Raises:
         GraphMismatch: a tensor lies further from `eager` than `SLACK` times what two eager steps differ by,
             there or in nine tenths of all tensors.
     """
-    noise, error = distances(eager, again), distances(eager, graph)
+    noise = torch.stack([distances(eager, other) for other in others]).amax(0)
+    error = distances(eager, graph)
     usual = torch.quantile(noise, 0.9)
     # One transfer for everything: this waits for the device once.
     noise, error = torch.stack([noise.maximum(usual).clamp_min(SMALLEST_NOISE), error]).cpu()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from common.config.schema import Config
+from common.rl.cuda_graphs import GRAPHS
 
 
 def adam(config: Config, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
@@ -19,7 +20,7 @@ def adam(config: Config, name: str, parameters: Iterable[nn.Parameter]) -> torch
         lr=settings.lr,
         betas=(settings.beta1, 0.999),
         fused=config.optim.fused is True,
-        capturable=config.compile == "graphs",
+        capturable=config.compile in GRAPHS,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ClassVar, Self
 
 import torch
@@ -22,7 +22,7 @@ from common.rl import losses
 from common.rl.attribution import guided_gradient
 from common.rl.augment import Augmentation, ImageSource, build_augmentation, random_offsets, translate
 from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
-from common.rl.cuda_graphs import GraphedUpdate
+from common.rl.cuda_graphs import GRAPHS, GraphedProgram
 from common.rl.networks import MLP, Activation, Projection, Trunk, orthogonal, set_precision
 from common.rl.optim import adam, load_optimizer_state, parameters_of, polyak_update
 
@@ -97,7 +97,7 @@ class SAC(nn.Module):
     An agent is a module that holds its networks and, in its extra state, its optimisers: `state_dict` is
     everything learnt. Subclasses declare their loss terms and settings and override the parts that differ. An
     update is `prepare` (random numbers, shift, augmentation) followed by `step`, a pure function of the
-    agent's state and the prepared tensors, which `GraphedUpdate` may capture.
+    agent's state and the prepared tensors, which `GraphedProgram` may capture.
 
     Args:
         config: the resolved configuration.
@@ -113,7 +113,7 @@ class SAC(nn.Module):
     SECTION: ClassVar[str | None] = None
     Settings: ClassVar[type[BaseModel] | None] = None
     COMPILED: ClassVar[tuple[str, ...]] = ("critic_losses", "actor_losses", "target_q")
-    """Methods that `compile: default` hands to torch.compile; one backward pass follows each."""
+    """Methods that torch.compile is handed where `compile` asks for it; one backward pass follows each."""
     CROPS: ClassVar[bool] = False
     """Whether the agent takes rendered frames that are larger than `env.image_size`."""
 
@@ -144,12 +144,21 @@ class SAC(nn.Module):
             name: adam(config, name, parameters) for name, parameters in self.optimized().items()
         }
         self.augmentation = self.build_augmentation()
-        if config.compile == "default":
-            for name in self.COMPILED:
-                setattr(self, name, torch.compile(getattr(self, name), dynamic=False))
-        self.graphed_update = GraphedUpdate(
+        self.graphed_update = GraphedProgram(
             self.step, self.uncompiled().step, config.compile, self.device, self.state_tensors
         )
+        self.graphed_policy = GraphedProgram(
+            self.choose,
+            self.choose,
+            "graphs" if config.compile in GRAPHS else "eager",
+            self.device,
+            state=dict,
+            what="choices of actions",
+            findings=self.graphed_update.findings,
+        )
+        if config.compile in ("default", "compiled_graphs"):
+            for name in self.COMPILED:
+                setattr(self, name, torch.compile(getattr(self, name), dynamic=False))
 
     # What it is made of
 
@@ -213,10 +222,22 @@ class SAC(nn.Module):
     @torch.no_grad()
     def act(self, obs: Tensor, sample: bool) -> Tensor:
         """Actions (N, A) in [−1, 1] for uint8 observations (N, C, H, W): a draw, or the policy's mode."""
-        mean, log_std = self.actor(self.critic.trunk(self.policy_input(obs)))
-        if sample:
-            mean = mean + torch.randn_like(mean) * log_std.exp()
-        return torch.tanh(mean)
+        inputs: Inputs = {"obs": obs}
+        if not sample:
+            return self.choose(inputs)["action"]
+        inputs["noise_obs"] = torch.randn(
+            len(obs), self.action_size, dtype=self.log_alpha.dtype, device=obs.device
+        )
+        # One observation is what training asks about at every step.
+        choose = self.graphed_policy if len(obs) == 1 else self.choose
+        return choose(inputs, f"act on one of {tuple(obs.shape[1:])}")["action"]
+
+    def choose(self, inputs: Inputs, schedule: Hashable = None) -> Metrics:
+        """The `action` (N, A) for `obs`: the policy's mode, or with standard normal `noise_obs` its draw."""
+        mean, log_std = self.actor(self.critic.trunk(self.policy_input(inputs["obs"])))
+        if "noise_obs" in inputs:
+            mean = mean + inputs["noise_obs"] * log_std.exp()
+        return {"action": torch.tanh(mean)}
 
     def policy_input(self, obs: Tensor) -> Tensor:
         """What the policy sees of a rendered observation outside training; here all of it."""
@@ -450,6 +471,7 @@ class SAC(nn.Module):
             load_optimizer_state(optimizer, state[name])
         # Captured graphs would go on reading the moments that were there before.
         self.graphed_update.forget()
+        self.graphed_policy.forget()
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor that `step` changes in place, by name."""

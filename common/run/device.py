@@ -1,14 +1,19 @@
 """The training device: what `auto` means on it, its switches, its name, its random generators."""
 
 import ctypes
+import os
 import sys
 from typing import Any
 
 import torch
 
-from common.config.schema import Config
+from common.config.schema import Config, trunk_resolution
 from common.errors import UserError
+from common.rl.cuda_graphs import GRAPHS
 from common.run.nvidia import unusable_gpu
+
+SMALL = 30_000_000
+"""Multiplications in an encoder's pass over a batch below which a second thread costs more than it does."""
 
 
 def resolve_auto(config: Config) -> Config:
@@ -25,7 +30,7 @@ def resolve_auto(config: Config) -> Config:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        remedy = "device=cpu compile=eager" if config.compile == "graphs" else "device=cpu"
+        remedy = "device=cpu compile=eager" if config.compile in GRAPHS else "device=cpu"
         raise UserError(f"device={device}: this machine's PyTorch finds no CUDA device; use {remedy}")
     cuda = device.startswith("cuda")
     chosen = {
@@ -83,7 +88,7 @@ def bf16_is_fast(cuda: bool) -> bool:
 
 
 def apply_switches(config: Config) -> None:
-    """Set the process-wide switches: memory reuse on the CPU; which GPU, and TensorFloat-32 there."""
+    """Set the process's switches: memory reuse and threads on a CPU; which GPU, and TensorFloat-32 there."""
     if (device := torch.device(config.device)).index is not None:
         torch.cuda.set_device(device)
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
@@ -91,6 +96,18 @@ def apply_switches(config: Config) -> None:
     torch.backends.cudnn.benchmark = config.device.startswith("cuda")
     if config.device == "cpu" and sys.platform == "linux":
         keep_freed_memory()
+    if config.device == "cpu" and "OMP_NUM_THREADS" not in os.environ and encoder_products(config) < SMALL:
+        torch.set_num_threads(1)
+
+
+def encoder_products(config: Config) -> int:
+    """Multiplications in the encoder's pass over a batch."""
+    network, products = config.network, 0
+    for layer in range(1, len(network.strides) + 1):
+        inputs = 3 * config.env.frames if layer == 1 else network.filters
+        pixels = trunk_resolution(config.env.image_size, network.strides[:layer]) ** 2
+        products += config.train.batch * pixels * network.filters * inputs * 9
+    return products
 
 
 def keep_freed_memory() -> None:

@@ -66,6 +66,24 @@ def test_graphs_learn_what_eager_updates_learn(name):
         assert distance <= 0.05 * change.norm() + 1e-6, key
 
 
+@pytest.mark.parametrize("name", ["sac", "rad", "smg"])
+def test_a_captured_policy_draws_what_an_eager_one_draws(name):
+    eager, graphs = build(name, "eager"), build(name, "graphs")
+    graphs.load_state_dict(eager.state_dict())
+    size = eager.config.env.frame_size
+    obs = random_batch(5, size).obs.cuda()
+    for step, one in enumerate(obs.split(1)):
+        drawn = []
+        for agent in (eager, graphs):
+            torch.manual_seed(step)
+            drawn.append(agent.act(one, sample=True))
+            with torch.no_grad():  # as an update does, in place
+                for weight in agent.actor.parameters():
+                    weight.mul_(1.01)
+        torch.testing.assert_close(drawn[1], drawn[0], rtol=0, atol=1e-5)
+    assert graphs.graphed_policy.graphs and len(graphs.graphed_policy._captured) == 1
+
+
 @pytest.mark.parametrize("name", ["sac", "sgqn", "smg"])
 def test_a_loaded_state_goes_on_as_the_agent_that_was_saved(name):
     agent = build(name, "graphs")

@@ -504,7 +504,10 @@ def test_a_run_folder_imports_no_code_unasked(module: str, tmp_path: Path) -> No
         ("optim.actor.beta1=1", "optim.actor.beta1: should be below 1, got 1"),
         ("tf32=yes", "tf32: should be true or false, got 'yes'"),
         ("channels_last=maybe", "channels_last: should be 'auto' or true or false, got 'maybe'"),
-        ("compile=graph", "compile: should be 'auto', 'eager', 'default' or 'graphs', got 'graph'"),
+        (
+            "compile=graph",
+            "compile: should be 'auto', 'eager', 'default', 'graphs' or 'compiled_graphs', got 'graph'",
+        ),
         ("device=gpu", "device: should be auto, cpu, cuda or cuda:<index>, got 'gpu'"),
         ("smg.rho=1", "smg.rho: should be 'auto' or a number between 0 and 1, both excluded, got 1"),
         ("smg.rho=0", "smg.rho: should be 'auto' or a number between 0 and 1"),

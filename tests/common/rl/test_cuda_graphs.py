@@ -8,6 +8,7 @@ import torch
 from common.config.loading import load
 from common.config.registry import agent_class
 from common.errors import UserError
+from common.rl import networks
 from common.rl.batch import Batch
 from common.rl.sac import SAC
 from common.run.device import resolve_auto
@@ -137,6 +138,29 @@ def test_bfloat16_stays_close(name):
     assert torch.cosine_similarity(*gradients, dim=0) > 0.99
 
 
-def test_graphs_without_a_gpu_are_refused():
-    with pytest.raises(UserError, match="needs a CUDA device"):
-        build("sac", "compile=graphs")
+@pytest.mark.parametrize("name", AGENTS)
+def test_weights_rounded_together_learn_what_weights_rounded_one_by_one_learn(name, monkeypatch):
+    def trained():
+        agent = build(name, "amp=bf16")
+        for step in range(FULL, FULL + 20):
+            torch.manual_seed(step)
+            agent.update(batch(), step)
+        return agent.state_tensors()
+
+    together = trained()
+    calls = []
+
+    def one_by_one(layers, bf16):
+        calls.append(bf16)
+        return [tuple(weight.bfloat16() for weight in layer.weights()) for layer in layers]
+
+    monkeypatch.setattr(networks, "rounded_weights", one_by_one)
+    for key, value in trained().items():
+        assert torch.equal(together[key], value), key
+    assert set(calls) == {True}
+
+
+@pytest.mark.parametrize("mode", ["graphs", "compiled_graphs"])
+def test_graphs_without_a_gpu_are_refused(mode):
+    with pytest.raises(UserError, match=f"compile={mode} needs a CUDA device"):
+        build("sac", f"compile={mode}")

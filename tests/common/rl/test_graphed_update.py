@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from common.rl import cuda_graphs
 from common.rl.batch import UpdateSchedule
-from common.rl.cuda_graphs import GraphedUpdate, compared
+from common.rl.cuda_graphs import NUDGE, GraphedProgram, compared, nudged
 from tests.common.rl.test_layouts import batch, build
 
 AGENTS = ("sac", "soda", "sgqn", "smg")
@@ -24,11 +25,27 @@ class Recording:
         return self.step()
 
 
-def graphed(name: str, capture: Any = Recording, *switches: str):
-    """A small agent whose updates go through graphs made by `capture`."""
-    agent = build(name, "channels_last=true", "optim.fused=true", "compile=eager", *switches)
-    agent.graphed_update = GraphedUpdate(
-        agent.step, agent.uncompiled().step, "graphs", torch.device("cpu"), agent.state_tensors, capture
+def graphed(name: str, capture: Any = Recording, compiled: bool = False):
+    """A small agent whose updates and choices of actions go through graphs made by `capture`."""
+    mode = "default" if compiled else "eager"
+    agent = build(name, "channels_last=true", "optim.fused=true", f"compile={mode}")
+    agent.graphed_update = GraphedProgram(
+        agent.step,
+        agent.uncompiled().step,
+        "compiled_graphs" if compiled else "graphs",
+        torch.device("cpu"),
+        agent.state_tensors,
+        capture=capture,
+    )
+    agent.graphed_policy = GraphedProgram(
+        agent.choose,
+        agent.choose,
+        "graphs",
+        torch.device("cpu"),
+        dict,
+        "choices of actions",
+        agent.graphed_update.findings,
+        capture,
     )
     return agent
 
@@ -205,13 +222,200 @@ def test_the_comparison_by_hand():
     eager_step = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([1.0])}
     again = {"a": torch.tensor([3.0, 4.05]), "b": torch.tensor([1.01])}  # both 0.01 off
     near = {"a": torch.tensor([3.0, 4.14]), "b": torch.tensor([1.0])}  # 0.028: below 3 × 0.01
-    assert "most in a by 0.028, where two eager steps differ by 0.01" in compared(eager_step, again, near)
+    assert "most in a by 0.028, where two eager steps differ by 0.01" in compared(eager_step, [again], near)
     far = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([1.04])}
     with pytest.raises(Exception, match=r"most in b by 0\.04"):
-        compared(eager_step, again, far)
+        compared(eager_step, [again], far)
+    further = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([1.02])}
+    assert "two eager steps differ by 0.02" in compared(eager_step, [again, further], far)
 
 
 def test_an_unused_schedule_costs_nothing():
     agent = graphed("sac")
     agent.update(batch(agent, 1001), 1001)
     assert list(agent.graphed_update._captured) == [UpdateSchedule(actor=False, targets=False)]
+
+
+# Compiled parts
+
+
+def compiled_as(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[str]:
+    """Let torch.compile make `kernel(part)` of each part; returns the names of the parts that then run."""
+    ran: list[str] = []
+
+    def compile_(part, dynamic):
+        assert dynamic is False
+        made = kernel(part)
+
+        def run(*arguments):
+            ran.append(part.__name__)
+            return made(*arguments)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    return ran
+
+
+@pytest.mark.parametrize("name", ["sac", "sgqn", "smg"])
+def test_graphs_hold_the_compiled_parts(name, monkeypatch):
+    expected, metrics = eager(name)
+    ran = compiled_as(monkeypatch, lambda part: part)
+    agent = graphed(name, compiled=True)
+    assert train(agent) == metrics
+    assert_equal(agent, expected)
+    assert set(ran) == set(agent.COMPILED)
+    assert agent.graphed_update.compiled
+    ran.clear()
+    train(agent, 2)  # replays alone: each part once in the steps that have it, nothing captured anew
+    assert ran.count("critic_losses") == 2 and ran.count("actor_losses") == 1
+
+
+def no_compiler(part):
+    def run(*arguments):
+        raise RuntimeError("no compiler\nfound")
+
+    return run
+
+
+def wrong_kernel(part):
+    def run(*arguments):
+        result = part(*arguments)
+        return result * 1.5 if part.__name__ == "target_q" else result
+
+    return run
+
+
+@pytest.mark.parametrize("kernel", [no_compiler, wrong_kernel])
+@pytest.mark.parametrize("name", ["sac", "smg"])
+def test_without_a_good_compiler_graphs_hold_eager_kernels(name, kernel, monkeypatch):
+    expected, metrics = eager(name)
+    ran = compiled_as(monkeypatch, kernel)
+    agent = graphed(name, compiled=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert train(agent) == metrics
+    assert_equal(agent, expected)
+    [warning] = [each for each in caught if "are off" in str(each.message)]
+    assert "compiled parts are off, CUDA graphs hold eager kernels" in str(warning.message)
+    graphs = agent.graphed_update
+    assert graphs.graphs and not graphs.compiled
+    off, *checked = graphs.findings
+    assert "compiled parts are off" in off and len(checked) == len(graphs._captured) >= 2
+    assert all("the first replay equals an eager step" in line for line in checked)
+    ran.clear()
+    train(agent, 2)
+    assert not ran
+
+
+def test_a_fault_of_compiled_graphs_and_of_graphs_ends_both(monkeypatch):
+    expected, metrics = eager("sac")
+    compiled_as(monkeypatch, lambda part: part)
+    agent = graphed("sac", OutOfMemory, compiled=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert train(agent) == metrics
+    assert_equal(agent, expected)
+    told = [str(each.message) for each in caught if "are off" in str(each.message)]
+    assert ["compiled parts" in line for line in told] == [True, False]
+    assert not agent.graphed_update.graphs
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_compiled_parts_are_given_the_room_of_other_roundings(compiled, monkeypatch):
+    noises = []
+    real = cuda_graphs.compared
+
+    def noting(eager_step, others, graph):
+        noises.append([float(cuda_graphs.distances(eager_step, other).detach().max()) for other in others])
+        return real(eager_step, others, graph)
+
+    monkeypatch.setattr(cuda_graphs, "compared", noting)
+    compiled_as(monkeypatch, lambda part: part)
+    expected, metrics = eager("sac")
+    agent = graphed("sac", compiled=compiled)
+    assert train(agent) == metrics
+    assert_equal(agent, expected)
+    assert [len(noise) for noise in noises] == [1 + compiled] * len(noises)
+    assert all(0 < each < 1e-3 for noise in noises for each in noise)
+
+
+def test_a_nudged_state_is_off_by_roundings():
+    state = {"weights": torch.linspace(-3, 3, 1000), "count": torch.arange(3)}
+    before = torch.get_rng_state()
+    moved = nudged(state)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(moved["count"], state["count"])
+    off = (moved["weights"].double() / state["weights"].double() - 1).abs() * 2**23  # in roundings of float32
+    assert NUDGE / 3 < off.mean() < NUDGE * 2 / 3  # uniform: a half
+    assert NUDGE - 1 < off.max() < NUDGE + 1
+
+
+# Choosing actions
+
+
+def choices(agent, count: int = 4) -> list[list[float]]:
+    """Actions drawn for other observations each, with an update between them."""
+    drawn = []
+    for step in range(FIRST_STEP, FIRST_STEP + count):
+        torch.manual_seed(step)
+        drawn.append(agent.act(batch(agent, step).obs[:1], sample=True)[0].tolist())
+        agent.update(batch(agent, step), step)
+    return drawn
+
+
+@pytest.mark.parametrize("name", ["sac", "rad", "smg"])
+def test_graphs_choose_the_actions_that_eager_policies_choose(name):
+    agent = graphed(name)
+    expected = choices(build(name, "channels_last=true", "optim.fused=true", "compile=eager"))
+    assert choices(agent) == expected
+    assert len({tuple(action) for action in expected}) == 4
+    frame = agent.config.env.frame_size
+    assert list(agent.graphed_policy._captured) == [f"act on one of (9, {frame}, {frame})"]
+    [finding] = [line for line in agent.graphed_update.findings if line.startswith("act on one")]
+    assert "the first replay equals an eager step: over 1 tensors" in finding
+
+
+def test_a_chosen_action_outlives_the_next_choice():
+    class Reused(Recording):
+        """Gives back the same tensor at every replay, as a graph does."""
+
+        result = None
+
+        def __call__(self):
+            found = self.step()["action"]
+            self.result = found if self.result is None else self.result.copy_(found)
+            return {"action": self.result}
+
+    agent = graphed("sac", Reused)
+    first = agent.act(batch(agent, 1).obs[:1], sample=True)
+    kept = first.tolist()
+    agent.act(batch(agent, 2).obs[:1], sample=True)
+    assert first.tolist() == kept
+
+
+def test_modes_and_several_observations_are_not_captured():
+    agent = graphed("sac")
+    agent.act(batch(agent, 1).obs[:1], sample=False)
+    agent.act(batch(agent, 1).obs[:2], sample=True)
+    assert not agent.graphed_policy._captured
+
+
+class WrongAction(Recording):
+    """Is off by a hundredth."""
+
+    def __call__(self):
+        return {"action": self.step()["action"] + 0.01}
+
+
+@pytest.mark.parametrize("fault", [WrongAction, OutOfMemory])
+def test_a_fault_in_choosing_leaves_eager_choices_and_captured_updates(fault):
+    agent = graphed("sac")
+    agent.graphed_policy._capture = fault
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = choices(agent)
+    assert found == choices(build("sac", "channels_last=true", "optim.fused=true", "compile=eager"))
+    [warning] = [each for each in caught if "are off" in str(each.message)]
+    assert "CUDA graphs are off, choices of actions run eagerly" in str(warning.message)
+    assert not agent.graphed_policy.graphs and agent.graphed_update._captured

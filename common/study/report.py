@@ -3,7 +3,9 @@
 import base64
 import json
 import math
+import stat
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,9 +43,10 @@ def write_report(results: Results, table: Table, path: Path) -> None:
         "profiles": [profiles(table)],
     }
     plots = {name: [row for row in found if row] for name, found in rows.items()}
+    page = _page(results, table, plots)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _page(results, table, plots).encode())
+        write_atomically(path, page.encode())
         for name, found in plots.items():
             if found:
                 save(path.with_name(f"{path.stem}_{name}"), found)
@@ -52,7 +55,6 @@ def write_report(results: Results, table: Table, path: Path) -> None:
 
 
 def _page(results: Results, table: Table, plots: Mapping[str, Sequence[Sequence[Plot]]]) -> str:
-    pictures, too_large = _pictures(results)
     return render(
         "study/report.html",
         title=f"{results.study.name}: report",
@@ -65,8 +67,7 @@ def _page(results: Results, table: Table, plots: Mapping[str, Sequence[Sequence[
         average_lead=average_lead,
         total_costs=total_costs,
         plots={name: [svg(plot) for row in rows for plot in row] for name, rows in plots.items()},
-        pictures=pictures,
-        too_large=too_large,
+        pictures=_pictures(results),
         facts=_facts,
     )
 
@@ -153,44 +154,65 @@ def _ends(interval: tuple[np.ndarray, np.ndarray] | None) -> tuple[list[float] |
     return (None, None) if interval is None else (interval[0].tolist(), interval[1].tolist())
 
 
-def _pictures(results: Results) -> tuple[list[tuple[str, str]], int]:
-    """Title and data URI of the newest picture of each cell, and how many are too large for a page."""
-    pictures: list[tuple[str, str]] = []
-    too_large, left = 0, PICTURES_BYTES
+@dataclass
+class Pictures:
+    """The newest picture of each cell that has one, and what a page cannot show."""
+
+    shown: list[tuple[str, str]] = field(default_factory=list)
+    """Titles and data URIs."""
+    too_large: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    """Files, each with the reason."""
+
+
+def _pictures(results: Results) -> Pictures:
+    pictures, left = Pictures(), PICTURES_BYTES
     for task in results.study.tasks:
         for column in results.study.columns:
-            path = _newest_picture(results, task, column)
-            if path is None:
+            newest = _newest_picture(results, task, column, pictures.unreadable)
+            if newest is None:
                 continue
-            content = path.read_bytes()
+            path, content = newest
             if len(content) > min(PICTURE_BYTES, left):
-                too_large += 1
+                pictures.too_large += 1
                 continue
             left -= len(content)
             title = f"{column} on {task} ({path.relative_to(results.study.folder)})"
-            pictures.append((title, "data:image/png;base64," + base64.b64encode(content).decode()))
-    return pictures, too_large
+            pictures.shown.append((title, "data:image/png;base64," + base64.b64encode(content).decode()))
+    return pictures
 
 
-def _newest_picture(results: Results, task: str, column: str) -> Path | None:
-    """The newest PNG of a cell's first seed that has one."""
+def _newest_picture(
+    results: Results, task: str, column: str, unreadable: list[str]
+) -> tuple[Path, bytes] | None:
+    """The newest readable PNG of a cell's first seed that has one; `unreadable` gets those that are not."""
     for reading in results.readings:
-        if (reading.run.task, reading.run.column) == (task, column):
-            found = [
-                path
-                for path in reading.run.folder.rglob("*.png")
-                if "wandb" not in path.parts and _is_png(path)
-            ]
-            if found:
-                return max(found, key=lambda path: (path.stat().st_mtime, path.name))
+        if (reading.run.task, reading.run.column) != (task, column):
+            continue
+        dated = []
+        for path in reading.run.folder.rglob("*.png"):
+            if "wandb" in path.parts:
+                continue
+            try:
+                status = path.stat()
+            except OSError as error:
+                unreadable.append(_refusal(results, path, error))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                dated.append((status.st_mtime, path.name, path))
+        for _, _, path in sorted(dated, reverse=True):
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                unreadable.append(_refusal(results, path, error))
+                continue
+            if content.startswith(_PNG):
+                return path, content
     return None
 
 
-def _is_png(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_PNG)) == _PNG
+def _refusal(results: Results, path: Path, error: OSError) -> str:
+    return f"{path.relative_to(results.study.folder)} ({error.strerror})"
 
 
 def _facts(reading: FoundRun) -> dict[str, str]:

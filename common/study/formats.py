@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from common.run.published import conditions_text, score_text
@@ -34,7 +34,7 @@ def markdown(table: Table) -> str:
     parts = [f"# {study.name}", legend(table), *map(_escaped_star, notes)]
     for block in table.blocks:
         parts += [f"## {block.title}", _pipes(*_cell_lines(table, block)), *_lead_table(table, block)]
-        parts += [_pipes(*_aggregate_lines(block, study.subject)), *counted_note(block)]
+        parts += [_pipes(*_aggregate_lines(block, study.subject)), *counted_notes(block)]
     if table.costs:
         costs = [*table.costs, *total_costs(table.costs)]
         parts += ["## Cost", _pipes(COST_HEAD, list(map(cost_texts, costs)))]
@@ -82,11 +82,16 @@ def _lead_table(table: Table, block: Block) -> list[str]:
     leads = {row.label: lead_text(lead(row, subject), block.digits) for row in block.rows}
     if block.average is not None:
         leads[block.average.label] = lead_text(average_lead(block.average, subject), block.digits)
-    orders = {order.label: order_texts(order)[1:] for order in block.orders}
+    orders = {order.label: order_texts(order)[1:] for order in all_orders(block)}
     head = ["", f"Δ {study.subject}", *ORDER_HEAD[1:] * bool(orders)]
     none = [MISSING, "", ""] * bool(orders)
     lines = [[label, leads.get(label) or MISSING, *orders.get(label, none)] for label in {**leads, **orders}]
     return [_pipes(head, lines)] if any(leads.values()) or orders else []
+
+
+def all_orders(block: Block) -> list[Order]:
+    """Those of the block's rows, and their mean at the end if it has one."""
+    return [*block.orders, *([] if block.mean_order is None else [block.mean_order])]
 
 
 ORDER_HEAD = ["", "Kendall's τ with the paper's order", "95% interval", "agents"]
@@ -121,49 +126,74 @@ def cost_texts(cost: Cost) -> list[str]:
     return [cost.column, cost.device, str(cost.runs), f"{cost.hours:.2f}"]
 
 
-def counted_note(block: Block) -> list[str]:
-    """Which rows averages and statistics are over, where some row lacks an agent; else nothing."""
+def counted_notes(block: Block) -> list[str]:
+    """Which rows averages and statistics are over, where some row lacks an agent; else nothing.
+
+    The mean of τ counts such rows too, which a second note says.
+    """
     tests = [row.label for row in block.rows if row.label != "train"]
     if list(block.counted) in ([row.label for row in block.rows], tests):
         return []
     counted = ", ".join(block.counted) or "no task, as each lacks an agent's runs"
-    return [f"Averages, IQM and P are over {counted}."]
+    notes = [f"Averages, IQM and P are over {counted}."]
+    if block.mean_order is not None:
+        ordered = ", ".join(order.label for order in block.orders)
+        notes.append(f"The mean of Kendall's τ is over {ordered}.")
+    return notes
 
 
 def latex(table: Table) -> str:
-    """For papers: one booktabs table per block; needs \\usepackage{booktabs}."""
+    """For papers: one booktabs table per block, and one of the costs; needs \\usepackage{booktabs}."""
     study = table.study
     parts = [f"% {_one_line(legend(table))}", *(f"% {_one_line(note)}" for note in table.notes)]
-    caption = [legend(table), *(note for note in table.notes if note.startswith((PUBLISHED, "*")))]
+    notes = [legend(table), *(note for note in table.notes if note.startswith((PUBLISHED, "*")))]
     for block in table.blocks:
-        columns = [*map(_tex, study.columns), _tex(f"Δ {study.subject}")]
-        lines = [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_tex(study.name)}, {_tex(block.title)}: {_tex(' '.join(caption))}}}",
-            rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}",
-            r"\toprule",
-            " & ".join(["", "", *columns]) + r" \\",
-            r"\midrule",
-        ]
-        for index, row in enumerate(body_rows(table, block)):
-            if row.labels[0] and index:
-                lines.append(r"\addlinespace")
-            escaped = replace(row, texts=tuple(map(_tex, row.texts)))
-            lines.append(
-                " & ".join([*map(_tex, row.labels), *_marked(escaped, r"\textbf{{{}}}".format)]) + r" \\"
-            )
-        lines += [r"\bottomrule", r"\end{tabular}", "", r"\medskip", *_latex_statistics(study.subject, block)]
-        parts.append("\n".join([*lines, r"\end{table}"]))
+        caption = f"{study.name}, {block.title}: {' '.join([*notes, *counted_notes(block)])}"
+        tabulars = [_latex_scores(table, block)]
+        if block.orders:
+            tabulars.append(_tabular("lrrr", ORDER_HEAD, map(order_texts, all_orders(block))))
+        aggregates = (statistics_texts(item, block.digits) for item in block.aggregates)
+        tabulars.append(_tabular("lrrrr", statistics_head(study.subject), aggregates))
+        parts.append(_float(caption, tabulars))
+    if table.costs:
+        costs = [*table.costs, *total_costs(table.costs)]
+        tabular = _tabular("llrr", COST_HEAD, map(cost_texts, costs))
+        parts.append(_float(f"{study.name}: wall time of the finished runs.", [tabular]))
     parts += [f"% left out: {_one_line(f'{each.run.name}: {each.state}')}" for each in table.left_out]
     return "\n\n".join(parts) + "\n"
 
 
-def _latex_statistics(subject: str, block: Block) -> list[str]:
-    texts = [statistics_head(subject), *(statistics_texts(item, block.digits) for item in block.aggregates)]
-    head, *body = (" & ".join(map(_tex, cells)) + r" \\" for cells in texts)
-    start = [r"\begin{tabular}{lrrrr}", r"\toprule", head, r"\midrule"]
-    return [*start, *body, r"\bottomrule", r"\end{tabular}"]
+def _latex_scores(table: Table, block: Block) -> list[str]:
+    study = table.study
+    columns = [*map(_tex, study.columns), _tex(f"Δ {study.subject}")]
+    lines = []
+    for index, row in enumerate(body_rows(table, block)):
+        if row.labels[0] and index:
+            lines.append(r"\addlinespace")
+        escaped = replace(row, texts=tuple(map(_tex, row.texts)))
+        lines.append(_line([*map(_tex, row.labels), *_marked(escaped, r"\textbf{{{}}}".format)]))
+    return _booktabs("ll" + "r" * len(columns), _line(["", "", *columns]), lines)
+
+
+def _tabular(form: str, head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    head_line, *lines = (_line(map(_tex, texts)) for texts in (head, *body))
+    return _booktabs(form, head_line, lines)
+
+
+def _booktabs(form: str, head: str, lines: list[str]) -> list[str]:
+    start = [rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule"]
+    return [*start, *lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _float(caption: str, tabulars: list[list[str]]) -> str:
+    """Tables below each other with one caption."""
+    start = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}"]
+    body = "\n\n\\medskip\n".join("\n".join(lines) for lines in tabulars)
+    return "\n".join([*start, body, r"\end{table}"])
 
 
 CSV_HEAD = (
@@ -380,8 +410,9 @@ _TEX = {
     "±": r"$\pm$",
     "−": r"$-$",
     "Δ": r"$\Delta$",
+    "τ": r"$\tau$",
 }
 
 
 def _tex(text: str) -> str:
-    return re.sub(r"[\\~^×±−Δ#$%&_{}]", lambda found: _TEX.get(found[0], "\\" + found[0]), text)
+    return re.sub(r"[\\~^×±−Δτ#$%&_{}]", lambda found: _TEX.get(found[0], "\\" + found[0]), text)

@@ -110,7 +110,10 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class Order:
-    """How well the order of the agents agrees with the published one: Kendall's τ with its 95% interval."""
+    """How well the order of the agents agrees with the published one: Kendall's τ with its 95% interval.
+
+    `agents` is how many are compared; in a mean over tasks, on the task with the fewest.
+    """
 
     label: str
     agents: int
@@ -122,7 +125,8 @@ class Order:
 class Block:
     """Rows that belong together: a shift's tasks, also of the mean of several, or a robotic task's shifts.
 
-    Averages and aggregates are of the rows whose labels are in `counted`.
+    `average` and `aggregates` are of the rows whose labels are in `counted`, on which no agent lacks runs;
+    `mean_order` is of all `orders`, for which two agents with runs suffice.
     """
 
     title: str
@@ -132,6 +136,7 @@ class Block:
     average: Average | None
     aggregates: tuple[Aggregate, ...]
     orders: tuple[Order, ...]
+    mean_order: Order | None
     strata: dict[str, list[list[float]]]
     """By column, the scores of its runs by task, for profiles; complete columns only."""
 
@@ -241,8 +246,7 @@ def _suite_block(results: Results, title: str, shifts: tuple[str, ...], tasks: l
         study.columns[index]: [list(row.cells[index].scores) for row in counted] for index in begun if counted
     }
     average = _average("average", counted) if len(counted) > 1 else None
-    orders = _orders(rows, rows)
-    return _block(study, title, 0, rows, counted, average, orders, strata)
+    return _block(study, title, 0, rows, counted, average, strata, _mean_order(rows))
 
 
 def _robot_block(results: Results, task: str) -> Block:
@@ -253,16 +257,16 @@ def _robot_block(results: Results, task: str) -> Block:
     strata = {column: [scores] for column, scores in means.items() if scores}
     average = _average("average of tests", tests) if len(tests) > 1 else None
     # The shifts of one run are no independent runs, so their τ has no mean with an interval.
-    return _block(study, task, 1, rows, tests, average, _orders(rows, []), strata)
+    return _block(study, task, 1, rows, tests, average, strata, mean_order=None)
 
 
 def _block(
     study: Study, title: str, digits: int, rows: list[Row], counted: list[Row], average: Average | None,
-    orders: tuple[Order, ...], strata: dict[str, list[list[float]]],
+    strata: dict[str, list[list[float]]], mean_order: Order | None,
 ) -> Block:  # fmt: skip
     aggregates = tuple(_aggregate(column, strata, study.subject) for column in study.columns)
     labels = tuple(row.label for row in counted)
-    return Block(title, digits, tuple(rows), labels, average, aggregates, orders, strata)
+    return Block(title, digits, tuple(rows), labels, average, aggregates, _orders(rows), mean_order, strata)
 
 
 def _row(results: Results, task: str, name: str, shifts: tuple[str, ...], label: str) -> Row:
@@ -339,18 +343,18 @@ def _aggregate(column: str, strata: dict[str, list[list[float]]], subject: str) 
     return Aggregate(column, sum(map(len, scores)), point, interval, beaten, beaten_interval)
 
 
-def _orders(rows: list[Row], together: list[Row]) -> tuple[Order, ...]:
-    """The order of each row's agents, then the mean over the rows `together` if these are several."""
-    ranked = {row.label: found for row in rows if (found := _ranked(row)) is not None}
-    orders = [
-        Order(label, len(found.printed), *statistics.rank_correlation([found]))
-        for label, found in ranked.items()
-    ]
-    means = [ranked[row.label] for row in together if row.label in ranked]
-    if len(means) > 1:
-        least = min(len(found.printed) for found in means)
-        orders.append(Order("mean", least, *statistics.rank_correlation(means)))
-    return tuple(orders)
+def _orders(rows: list[Row]) -> tuple[Order, ...]:
+    return tuple(_order(row.label, [found]) for row in rows if (found := _ranked(row)) is not None)
+
+
+def _mean_order(rows: list[Row]) -> Order | None:
+    """Over all rows that have an order, if these are several."""
+    ranked = [found for row in rows if (found := _ranked(row)) is not None]
+    return _order("mean", ranked) if len(ranked) > 1 else None
+
+
+def _order(label: str, ranked: list[Ranked]) -> Order:
+    return Order(label, min(len(found.printed) for found in ranked), *statistics.rank_correlation(ranked))
 
 
 def _ranked(row: Row) -> Ranked | None:

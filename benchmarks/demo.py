@@ -21,7 +21,8 @@ from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import QUANTILE, Explainer
 from common.explain.recording import Stage, by
 from common.report.plots import Picture, Plot, save
-from common.run.build import build_evaluator, episode_length, evaluation_arguments
+from common.run.build import build_evaluator
+from common.run.derived import episode_length, evaluation_arguments
 from common.run.device import for_trained
 from common.run.trained import load_agent
 from common.study.definition import load_study

@@ -120,9 +120,8 @@ def test_it_says_how_the_agents_order_agrees_with_the_published_one(page: Path) 
         ["finger_spin", "−1.00", "[−1.00, 0.00]", "2"],
         ["mean", "−0.67", "[−0.67, −0.17]", "2"],
     ]
-    assert "tfoot><tr><td>mean</td>" in page.read_text().replace(
-        "\n", ""
-    )  # a click that sorts leaves it there
+    # In the foot, where a click that sorts leaves it.
+    assert "<tfoot><tr><td>mean</td>" in page.read_text().replace("\n", "")
 
 
 def test_it_says_what_the_finished_runs_took(page: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from common.run.published import conditions_text, score_text
-from common.study.statistics import Interval
+from common.study.intervals import Interval
 from common.study.table import (
     PUBLISHED,
     Aggregate,

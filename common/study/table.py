@@ -1,17 +1,17 @@
 """A study's table: our scores, the published ones beside them, and statistics over few seeds."""
 
 import math
-import statistics as standard
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from common.config.shifts import ROBOT_TASKS, whole_groups
 from common.run.published import Comparison, Score, compared, conditions_text, unmet_text
-from common.study import statistics
+from common.study import intervals
 from common.study.definition import Study
 from common.study.folders import FoundRun
+from common.study.intervals import Interval, Ranked
 from common.study.results import Results
-from common.study.statistics import Interval, Ranked
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Cell:
     @property
     def scores(self) -> tuple[float, ...]:
         """The mean return of each seed."""
-        return tuple(map(standard.fmean, self.returns))
+        return tuple(map(statistics.fmean, self.returns))
 
     @property
     def episodes(self) -> int:
@@ -39,12 +39,12 @@ class Cell:
     @property
     def mean(self) -> float | None:
         """Mean over seeds; None if there is none."""
-        return standard.fmean(self.scores) if self.returns else None
+        return statistics.fmean(self.scores) if self.returns else None
 
     @property
     def deviation(self) -> float | None:
         """Sample standard deviation over seeds; None for fewer than two."""
-        return statistics.standard_deviation(self.scores)
+        return intervals.standard_deviation(self.scores)
 
     @property
     def published(self) -> Score | None:
@@ -68,7 +68,7 @@ class Cell:
             return None
         if score is None or not score.usable or score.deviation is None or not score.seeds:
             return None
-        return statistics.difference_in_pooled_deviations(
+        return intervals.difference_in_pooled_deviations(
             self.scores, score.mean, score.deviation, score.seeds
         )
 
@@ -192,22 +192,22 @@ def comparisons(study: Study, rows: Sequence[Row]) -> dict[tuple[str, str], Comp
 
 def _published_notes(study: Study, rows: list[Row]) -> list[str]:
     """Under which conditions the published scores were made, and which of them ours do not meet."""
-    found = comparisons(study, rows)
-    if not found:
+    cells = comparisons(study, rows)
+    if not cells:
         return []
-    unmet = unmet_text(found)
+    unmet = unmet_text(cells)
     starred = f"* Published of other settings than ours, so not compared in numbers: {unmet}."
-    return [f"{PUBLISHED}{conditions_text(found)}.", *[starred] * bool(unmet)]
+    return [f"{PUBLISHED}{conditions_text(cells)}.", *([starred] if unmet else [])]
 
 
 def total_costs(costs: Sequence[Cost]) -> list[Cost]:
     """What all columns together took on each device; `all` stands for the column."""
-    found: dict[str, list[Cost]] = {}
+    devices: dict[str, list[Cost]] = {}
     for cost in costs:
-        found.setdefault(cost.device, []).append(cost)
+        devices.setdefault(cost.device, []).append(cost)
     return [
         Cost("all", device, sum(cost.runs for cost in own), math.fsum(cost.hours for cost in own))
-        for device, own in found.items()
+        for device, own in devices.items()
     ]
 
 
@@ -273,34 +273,37 @@ def _row(results: Results, task: str, name: str, shifts: tuple[str, ...], label:
     """The cells of a task under shifts; of several, a seed's k-th return is its k-th episodes' mean."""
     cells = []
     for column in results.study.columns:
-        runs = [found for found in results.of(task, column) if all(map(found.final_returns, shifts))]
+        evaluated = [
+            found for found in results.done_in(task, column) if all(map(found.final_returns, shifts))
+        ]
         cells.append(
             Cell(
                 task,
-                tuple(_mean_returns(found, shifts) for found in runs),
+                tuple(_mean_returns(found, shifts) for found in evaluated),
                 len(results.study.seeds_of(task, column)),
-                _comparison(results, runs, task, column, name),
+                _comparison(results, evaluated, task, column, name),
             )
         )
     return Row(task, name, label, tuple(cells))
 
 
 def _mean_returns(found: FoundRun, shifts: tuple[str, ...]) -> tuple[float, ...]:
-    return tuple(map(standard.fmean, zip(*map(found.final_returns, shifts), strict=True)))
+    return tuple(map(statistics.fmean, zip(*map(found.final_returns, shifts), strict=True)))
 
 
 def _comparison(
-    results: Results, runs: list[FoundRun], task: str, column: str, shift: str
+    results: Results, found_runs: list[FoundRun], task: str, column: str, shift: str
 ) -> Comparison | None:
     """The published score of a cell, with all that a run of it, or the planned one, does not meet."""
-    table = results.study.published
-    if table is None:
+    published_name = results.study.published
+    if published_name is None:
         return None
-    made = [(reading.config, _procedural(reading.provenance)) for reading in runs if reading.config]
+    made = [(found.config, _procedural(found.provenance)) for found in found_runs if found.config]
     planned = [(run.config, False) for run in results.study.runs if (run.task, run.column) == (task, column)]
-    found = [compared(config, shift, table, column, other) for config, other in made or planned[:1]]
-    known = [comparison for comparison in found if comparison is not None]
-    return max(known, key=lambda comparison: len(comparison.unmet)) if len(known) == len(found) > 0 else None
+    cases = made or planned[:1]
+    each = [compared(config, shift, published_name, column, procedural) for config, procedural in cases]
+    known = [comparison for comparison in each if comparison is not None]
+    return max(known, key=lambda comparison: len(comparison.unmet)) if len(known) == len(each) > 0 else None
 
 
 def _procedural(provenance: Mapping[str, object]) -> bool:
@@ -311,10 +314,10 @@ def _procedural(provenance: Mapping[str, object]) -> bool:
 def _means_over(results: Results, task: str, column: str, rows: list[Row]) -> list[float]:
     """Each run's mean over several shifts: the shifts of one run are no independent runs."""
     means = []
-    for reading in results.of(task, column):
-        scores = [standard.fmean(returns) for row in rows if (returns := reading.final_returns(row.shift))]
+    for found in results.done_in(task, column):
+        scores = [statistics.fmean(returns) for row in rows if (returns := found.final_returns(row.shift))]
         if scores and len(scores) == len(rows):
-            means.append(standard.fmean(scores))
+            means.append(statistics.fmean(scores))
     return means
 
 
@@ -336,10 +339,10 @@ def _aggregate(column: str, strata: dict[str, list[list[float]]], subject: str) 
     scores = strata.get(column)
     if scores is None:
         return Aggregate(column, 0, None, None, None, None)
-    point, interval = statistics.aggregate(scores)
+    point, interval = intervals.aggregate(scores)
     beaten = beaten_interval = None
     if subject in strata and column != subject:
-        beaten, beaten_interval = statistics.probability_of_improvement(strata[subject], scores)
+        beaten, beaten_interval = intervals.probability_of_improvement(strata[subject], scores)
     return Aggregate(column, sum(map(len, scores)), point, interval, beaten, beaten_interval)
 
 
@@ -354,7 +357,7 @@ def _mean_order(rows: list[Row]) -> Order | None:
 
 
 def _order(label: str, ranked: list[Ranked]) -> Order:
-    return Order(label, min(len(found.printed) for found in ranked), *statistics.rank_correlation(ranked))
+    return Order(label, min(len(found.printed) for found in ranked), *intervals.rank_correlation(ranked))
 
 
 def _ranked(row: Row) -> Ranked | None:
@@ -367,13 +370,13 @@ def _ranked(row: Row) -> Ranked | None:
 
 def _costs(results: Results) -> tuple[Cost, ...]:
     seconds: dict[tuple[str, str], list[float]] = {}
-    for reading in results.done:
-        if reading.seconds is not None:
-            place = (reading.run.column, str(reading.provenance.get("device", "unknown")))
-            seconds.setdefault(place, []).append(reading.seconds)
+    for found in results.done:
+        if found.seconds is not None:
+            key = (found.run.column, str(found.provenance.get("device", "unknown")))
+            seconds.setdefault(key, []).append(found.seconds)
     return tuple(
-        Cost(column, device, len(found), math.fsum(found) / 3600)
+        Cost(column, device, len(taken), math.fsum(taken) / 3600)
         for name in results.study.columns
-        for (column, device), found in seconds.items()
+        for (column, device), taken in seconds.items()
         if column == name
     )

@@ -276,7 +276,7 @@ def test_unfinished_and_damaged_runs_are_listed_and_left_out(tmp_path: Path) -> 
     write_run(planned.runs[0], {"video_hard": [9999]}, steps=[30])
     (planned.runs[1].folder / "eval.jsonl").write_text("nonsense\n")
     table = table_of(planned)
-    assert [reading.run for reading in table.left_out] == [planned.runs[0], planned.runs[1]]
+    assert [found.run for found in table.left_out] == [planned.runs[0], planned.runs[1]]
     text = formats.markdown(table)
     assert "9999" not in text
     assert f"- {planned.runs[0].name}: unfinished (last evaluated at step 30 of 60)" in text

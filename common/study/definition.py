@@ -199,6 +199,32 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
     values = yaml_files.read_mapping(source, str(path))
     original = _validated(values, str(path))
     _refuse_second_settings(original, str(path))
+    settings, replaced = _override(values, original, overrides)
+    file = _validated(values, str(path))
+    # A selection may leave the subject out; then the last column stands for it.
+    columns = [*file.all_agents(), *original.all_agents()]
+    if file.subject is not None and file.subject not in columns:
+        raise UserError(f"{path}: subject: {did_you_mean(file.subject, columns)}")
+    study = _expand(file, str(path), stem, settings, replaced)
+    return study if file == original and not settings else replace(study, original=original)
+
+
+def _override(
+    values: yaml_files.Mapping, original: StudyFile, overrides: Iterable[str]
+) -> tuple[list[str], set[str]]:
+    """Put the command line's values for the study's own keys in the place of its file's.
+
+    Args:
+        values: of the file, which are changed.
+        original: the file before that.
+        overrides: `key=value` texts.
+
+    Returns:
+        The texts that are settings of every run instead, and the sections that were replaced as a whole.
+
+    Raises:
+        UserError: a text is no `key=value`, or its key leads nowhere.
+    """
     settings: list[str] = []
     replaced: set[str] = set()
     for text in overrides:
@@ -225,13 +251,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
             values[section] = _assigned(values.get(section, {}), rest, given, key)
         else:
             raise UserError(f"{COMMAND_LINE}: {key}: {section} is one value; write {section}=…")
-    file = _validated(values, str(path))
-    # A selection may leave the subject out; then the last column stands for it.
-    columns = [*file.all_agents(), *original.all_agents()]
-    if file.subject is not None and file.subject not in columns:
-        raise UserError(f"{path}: subject: {did_you_mean(file.subject, columns)}")
-    study = _expand(file, str(path), stem, settings, replaced)
-    return study if file == original and not settings else replace(study, original=original)
+    return settings, replaced
 
 
 def as_written(study: Study) -> dict[tuple[str, str], Config]:

@@ -1,4 +1,4 @@
-"""Statistics over few seeds, and their intervals, as defined in Agarwal et al., "Deep reinforcement learning at
+"""Statistics over few seeds, with intervals, as defined in Agarwal et al., "Deep reinforcement learning at
 the edge of the statistical precipice" (NeurIPS 2021).
 
 A *stratum* holds the scores of one task, one per run; strata may differ in size. Intervals are 95% percentile

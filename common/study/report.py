@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.report.pages import render
 from common.report.plots import Curves, Estimate, Intervals, Line, Plot, save, svg
 from common.run.checkpoint import write_atomically
-from common.study import formats, intervals
+from common.study import intervals, texts
 from common.study.definition import Study
 from common.study.folders import FoundRun, differences
 from common.study.results import Results
@@ -63,7 +63,7 @@ def _page(results: Results, table: Table, plots: Mapping[str, Sequence[Sequence[
         study=results.study,
         table=table,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        formats=formats,
+        texts=texts,
         lead=lead,
         average_lead=average_lead,
         total_costs=total_costs,

@@ -211,29 +211,30 @@ def total_costs(costs: Sequence[Cost]) -> list[Cost]:
     ]
 
 
-def lead(row: Row, subject: int) -> tuple[float, float | None] | None:
-    """How far the subject's mean lies above the best of the other columns, also in percent of that one.
+Lead = tuple[float, float | None]
+"""How far the subject's mean lies above the best of the other columns, also in percent of that one.
 
-    None if a planned cell is missing or there is no other column; no percentage of a mean below or at zero.
-    """
-    return _lead(
-        [cell.mean for index, cell in enumerate(row.cells) if cell.planned or index == subject],
-        sum(bool(cell.planned) for cell in row.cells[:subject]),
-    )
+There is no percentage of a mean below or at zero.
+"""
 
 
-def average_lead(average: Average, subject: int) -> tuple[float, float | None] | None:
+def lead(row: Row, subject: int) -> Lead | None:
+    """The lead of the column with index `subject`; None if a planned cell is missing or there is no other."""
+    others = [cell.mean for index, cell in enumerate(row.cells) if cell.planned and index != subject]
+    return _lead(row.cells[subject].mean, others)
+
+
+def average_lead(average: Average, subject: int) -> Lead | None:
     """The same of averages."""
-    return _lead(average.ours, subject)
+    return _lead(average.ours[subject], [*average.ours[:subject], *average.ours[subject + 1 :]])
 
 
-def _lead(means: Sequence[float | None], subject: int) -> tuple[float, float | None] | None:
-    known = [mean for mean in means if mean is not None]
-    if len(known) < len(means) or len(known) < 2:
+def _lead(own: float | None, others: Sequence[float | None]) -> Lead | None:
+    known = [mean for mean in others if mean is not None]
+    if own is None or not known or len(known) < len(others):
         return None
-    best = max(mean for index, mean in enumerate(known) if index != subject)
-    difference = known[subject] - best
-    return difference, 100 * difference / best if best > 0 else None
+    difference = own - max(known)
+    return difference, 100 * difference / max(known) if max(known) > 0 else None
 
 
 def _suite_block(results: Results, title: str, shifts: tuple[str, ...], tasks: list[str]) -> Block:
@@ -245,8 +246,17 @@ def _suite_block(results: Results, title: str, shifts: tuple[str, ...], tasks: l
     strata = {
         study.columns[index]: [list(row.cells[index].scores) for row in counted] for index in begun if counted
     }
-    average = _average("average", counted) if len(counted) > 1 else None
-    return _block(study, title, 0, rows, counted, average, strata, _mean_order(rows))
+    return Block(
+        title=title,
+        digits=0,
+        rows=tuple(rows),
+        counted=tuple(row.label for row in counted),
+        average=_average("average", counted) if len(counted) > 1 else None,
+        aggregates=_aggregates(study, strata),
+        orders=_orders(rows),
+        mean_order=_mean_order(rows),
+        strata=strata,
+    )
 
 
 def _robot_block(results: Results, task: str) -> Block:
@@ -255,18 +265,18 @@ def _robot_block(results: Results, task: str) -> Block:
     tests = [row for row in rows if row.shift != "train"]
     means = {column: _means_over(results, task, column, tests) for column in study.columns}
     strata = {column: [scores] for column, scores in means.items() if scores}
-    average = _average("average of tests", tests) if len(tests) > 1 else None
-    # The shifts of one run are no independent runs, so their τ has no mean with an interval.
-    return _block(study, task, 1, rows, tests, average, strata, mean_order=None)
-
-
-def _block(
-    study: Study, title: str, digits: int, rows: list[Row], counted: list[Row], average: Average | None,
-    strata: dict[str, list[list[float]]], mean_order: Order | None,
-) -> Block:  # fmt: skip
-    aggregates = tuple(_aggregate(column, strata, study.subject) for column in study.columns)
-    labels = tuple(row.label for row in counted)
-    return Block(title, digits, tuple(rows), labels, average, aggregates, _orders(rows), mean_order, strata)
+    return Block(
+        title=task,
+        digits=1,
+        rows=tuple(rows),
+        counted=tuple(row.label for row in tests),
+        average=_average("average of tests", tests) if len(tests) > 1 else None,
+        aggregates=_aggregates(study, strata),
+        orders=_orders(rows),
+        # The shifts of one run are no independent runs, so their τ has no mean with an interval.
+        mean_order=None,
+        strata=strata,
+    )
 
 
 def _row(results: Results, task: str, name: str, shifts: tuple[str, ...], label: str) -> Row:
@@ -333,6 +343,10 @@ def _average(label: str, rows: list[Row]) -> Average:
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if len(known) == len(values) else None
+
+
+def _aggregates(study: Study, strata: dict[str, list[list[float]]]) -> tuple[Aggregate, ...]:
+    return tuple(_aggregate(column, strata, study.subject) for column in study.columns)
 
 
 def _aggregate(column: str, strata: dict[str, list[list[float]]], subject: str) -> Aggregate:

@@ -13,9 +13,9 @@ from selenium.webdriver.common.by import By
 from common.errors import UserError
 from common.study import command
 from common.study.definition import load_study
-from common.study.formats import MISSING
 from common.study.report import learning_curves
 from common.study.results import collect
+from common.study.texts import MISSING
 from tests.browser import errors, loaded, show
 from tests.common.study.written_runs import PROVENANCE, STUDY, study, write_run
 

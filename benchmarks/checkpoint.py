@@ -22,7 +22,8 @@ from common.config.loading import load
 from common.config.schema import Config
 from common.data.replay import Replay
 from common.run import checkpoint
-from common.run.build import build_agent, build_images, episode_length
+from common.run.build import build_agent, build_images
+from common.run.derived import episode_length
 from common.run.device import resolve_auto
 
 NEW_TRANSITIONS = 12_000

@@ -21,7 +21,8 @@ from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import QUANTILE, Explainer
 from common.explain.recording import Stage, by
 from common.report.plots import Picture, Plot, save
-from common.run.build import build_evaluator, episode_length, evaluation_arguments
+from common.run.build import build_evaluator
+from common.run.derived import episode_length, evaluation_arguments
 from common.run.device import for_trained
 from common.run.trained import load_agent
 from common.study.definition import load_study
@@ -63,10 +64,10 @@ def table(results: Results) -> str:
     """Returns by agent and shift, and what each run took."""
     rows = {"random": (random_returns(settings(results.done[0])), "")}
     for column in results.study.columns:
-        runs = results.of(results.study.tasks[0], column)
-        if runs:
-            minutes = statistics.fmean((run.seconds or 0) / 60 for run in runs)
-            returns = {shift: [run.final_returns(shift) for run in runs] for shift in SHIFTS}
+        cell = results.done_in(results.study.tasks[0], column)
+        if cell:
+            minutes = statistics.fmean((found.seconds or 0) / 60 for found in cell)
+            returns = {shift: [found.final_returns(shift) for found in cell] for shift in SHIFTS}
             rows[column] = (returns, f"{minutes:.0f} min")
     lines = [f"{'':<8}" + "".join(f"{shift:>16}" for shift in SHIFTS) + f"{'of train':>10}{'wall time':>11}"]
     for name, (returns, wall) in rows.items():
@@ -77,7 +78,7 @@ def table(results: Results) -> str:
         share = f"{means['video_hard'] / means['train']:.2f}"
         lines.append(f"{name:<8}" + "".join(f"{cell:>16}" for cell in cells) + f"{share:>10}{wall:>11}")
     config = settings(results.done[0])
-    seeds = sorted({run.run.seed for run in results.done})
+    seeds = sorted({found.run.seed for found in results.done})
     spread = "sd over seed means" if len(seeds) > 1 else f"sd over {config.eval.episodes} episodes"
     lines.append(
         f"{results.study.tasks[0]}, {config.train.steps:,} agent steps, seeds {', '.join(map(str, seeds))}, "
@@ -103,10 +104,10 @@ def random_returns(config: Config) -> dict[str, list[tuple[float, ...]]]:
     return {shift: [tuple(r["return"] for r in records if r["shift"] == shift)] for shift in SHIFTS}
 
 
-def settings(reading: FoundRun) -> Config:
+def settings(found: FoundRun) -> Config:
     """A finished run's configuration."""
-    assert reading.config is not None
-    return for_trained(reading.config)
+    assert found.config is not None
+    return for_trained(found.config)
 
 
 def draw(results: Results) -> list[Path]:
@@ -122,8 +123,8 @@ def strip(results: Results) -> dict[str, Panels]:
     """Frames of the subject's first episode under video_hard, as SMG and SGQN see them."""
     explainers = {}
     for column in STRIP:
-        for run in results.of(results.study.tasks[0], column)[:1]:
-            agent = load_agent(settings(run), run.run.folder, "show").agent
+        for found in results.done_in(results.study.tasks[0], column)[:1]:
+            agent = load_agent(settings(found), found.run.folder, "show").agent
             quantile = getattr(agent.config.settings, "quantile", QUANTILE)
             explainers[column] = Explainer(column, agent, quantile, agent.images(1))
     if not explainers:

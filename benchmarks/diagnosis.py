@@ -15,7 +15,7 @@ from benchmarks.machine import clock, command_line, write_json
 from benchmarks.update import FIRST_STEP, build, configured, random_batch, updating_machine
 from common.config.schema import Config
 from common.rl.diagnosis import Diagnosis
-from common.run.build import episode_length
+from common.run.derived import episode_length
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from benchmarks.machine import command_line, machine, write_json
 from common import gl
 from common.config.loading import load
-from common.run.build import build_agent, build_images, env_arguments
+from common.run.build import build_agent, build_images
+from common.run.derived import env_arguments
 from common.run.device import apply_switches, resolve_auto
 from common.run.evaluate import Evaluator
 

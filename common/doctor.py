@@ -19,7 +19,8 @@ from common.envs import golden
 from common.envs.backgrounds import data_summary
 from common.envs.processes import TrainingEnv
 from common.errors import UserError
-from common.run.build import check_clips, env_arguments, evaluations, replay_size, replay_storage
+from common.run.build import check_clips, replay_size, replay_storage
+from common.run.derived import env_arguments, evaluations
 from common.run.device import resolve_auto
 from common.run.nvidia import training_gpu
 from common.run.run_folder import check_disk

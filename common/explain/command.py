@@ -19,8 +19,8 @@ from common.explain.files import Video, save_picture
 from common.explain.numbers import Tally
 from common.explain.page import Shown, write_page
 from common.explain.recording import Recording, Stage, again, by
-from common.run.build import env_arguments, episode_length, evaluation_arguments
 from common.run.checkpoint import write_atomically
+from common.run.derived import env_arguments, episode_length, evaluation_arguments
 from common.run.device import for_trained
 from common.run.nvidia import training_gpu
 from common.run.records import Record

@@ -13,7 +13,7 @@ from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import QUANTILE, Explainer
 from common.explain.files import save_picture
 from common.explain.numbers import Tally
-from common.run.build import episode_length
+from common.run.derived import episode_length
 
 MOMENTS = 4
 """Frames of each shift's first episode that are looked at, evenly spaced from its start."""

@@ -1,6 +1,7 @@
 """Attribution of a Q-value to pixels, for every agent."""
 
 import math
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -28,10 +29,20 @@ def guided_gradient(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> T
     Returns:
         (B, C, H, W), in the action's precision, without gradient. No parameter receives a gradient.
     """
-    return _backpropagate(critic, obs, action)  # pyright: ignore[reportCallIssue]
+    return _backpropagate(critic, obs, action)
 
 
-@torch.compiler.disable  # a backward pass inside a compiled forward one is more than every PyTorch can trace
+@cache
+def keep_from_compiler() -> None:
+    """Let `torch.compile` call guided backpropagation instead of tracing it; to be called before it traces.
+
+    A backward pass inside a compiled forward one is more than every PyTorch can trace. As a decorator,
+    `torch.compiler.disable` would import the compiler, for two seconds, wherever an agent is looked up.
+    """
+    global _backpropagate
+    _backpropagate = torch.compiler.disable(_backpropagate)  # pyright: ignore[reportAssignmentType]
+
+
 def _backpropagate(critic: ExplainableCritic, obs: Tensor, action: Tensor) -> Tensor:
     pixels = obs.detach().to(action.dtype).requires_grad_()
     with torch.enable_grad():

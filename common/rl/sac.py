@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from common.config.schema import Config
 from common.errors import UserError
 from common.rl import losses
-from common.rl.attribution import guided_gradient
+from common.rl.attribution import guided_gradient, keep_from_compiler
 from common.rl.augment import Augmentation, ImageSource, build_augmentation, random_offsets, translate
 from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
 from common.rl.cuda_graphs import GRAPHS, GraphedProgram
@@ -157,6 +157,7 @@ class SAC(nn.Module):
             findings=self.graphed_update.findings,
         )
         if config.compile in ("default", "compiled_graphs"):
+            keep_from_compiler()
             for name in self.COMPILED:
                 setattr(self, name, torch.compile(getattr(self, name), dynamic=False))
 

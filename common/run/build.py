@@ -17,6 +17,13 @@ from common.envs.benchmark import BenchmarkEnv
 from common.envs.processes import EnvPool, TrainingEnv
 from common.errors import UserError
 from common.rl.sac import SAC
+from common.run.derived import (
+    env_arguments,
+    episode_length,
+    evaluation_arguments,
+    evaluations,
+    frame_shape,
+)
 from common.run.evaluate import Evaluator
 
 
@@ -113,11 +120,6 @@ def check_clips(config: Config, evaluations: int) -> int:
     )
 
 
-def evaluations(config: Config) -> int:
-    """Evaluations of a run: one every `eval.every` agent steps, and one after the last."""
-    return -(-config.train.steps // config.eval.every)
-
-
 def build_replay(config: Config, action_size: int) -> Replay:
     """An empty replay of the configured capacity, where it fits.
 
@@ -148,40 +150,6 @@ def build_evaluator(
     evaluation = config.eval
     sizes = evaluation.shifts, evaluation.episodes, evaluation.envs, evaluation.processes
     return Evaluator(evaluation_arguments(config), *sizes, pool)
-
-
-def evaluation_arguments(config: Config) -> dict[str, Any]:
-    """Arguments of the BenchmarkEnv in which a run is evaluated, but for its shift."""
-    seed = config.seed + config.eval.seed_offset
-    return env_arguments(config) | {"seed": seed, "order_seed": config.seed, "clips": config.eval.clips}
-
-
-def env_arguments(config: Config) -> dict[str, Any]:
-    """Arguments of the BenchmarkEnv but for its shift, seed and clips."""
-    env = config.env
-    return {
-        "task": config.task,
-        "model": env.model,
-        "action_repeat": env.action_repeat,
-        "frames": env.frames,
-        "image_size": env.frame_size,
-        "episode_steps": env.episode_steps,
-        "action_axes": env.action_axes,
-        "camera": env.camera,
-        "view_strength": env.view_strength,
-        "shadow_size": env.shadow_size,
-        "data_root": config.data.root,
-    }
-
-
-def frame_shape(config: Config) -> tuple[int, int, int]:
-    """One rendered frame, (3, H, W)."""
-    return (3, config.env.frame_size, config.env.frame_size)
-
-
-def episode_length(config: Config) -> int:
-    """Agent steps of an episode that ends by time."""
-    return -(-config.env.episode_steps // config.env.action_repeat)
 
 
 def replay_size(config: Config, action_size: int) -> int:

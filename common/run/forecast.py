@@ -10,7 +10,8 @@ import torch
 
 from common.config.schema import Config
 from common.data.replay import Replay
-from common.run.build import build_agent, episode_length, frame_shape
+from common.run.build import build_agent
+from common.run.derived import episode_length, frame_shape
 from common.run.device import out_of_memory
 from common.run.progress import Progress
 

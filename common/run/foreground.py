@@ -8,7 +8,7 @@ import torch
 
 from common.config.schema import Config
 from common.envs.benchmark import BenchmarkEnv
-from common.run.build import env_arguments
+from common.run.derived import env_arguments
 from common.run.evaluate import Policy
 
 STEPS = 500

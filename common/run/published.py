@@ -105,7 +105,7 @@ def tables() -> dict[str, PrintedTable]:
 def compared(
     config: Config,
     shift: str,
-    table: str | None = None,
+    published_name: str | None = None,
     column: str | None = None,
     procedural: bool = False,
 ) -> Comparison | None:
@@ -117,7 +117,7 @@ def compared(
     Args:
         config: the run's.
         shift: that it was evaluated under.
-        table: the only one to look at; by default all are.
+        published_name: of the only table to look at; by default all are.
         column: the run's in that table; one of another name counts only if the run meets all its conditions.
         procedural: whether backgrounds were made here rather than the benchmark's.
 
@@ -125,7 +125,7 @@ def compared(
         None if no table prints a score of the run's method, task and shift.
     """
     nearest = None
-    for name in tables() if table is None else (table,):
+    for name in tables() if published_name is None else (published_name,):
         for printed, (owner, values) in _row(name, config.task, shift).items():
             if not _same_method(config, owner, printed):
                 continue
@@ -238,10 +238,10 @@ def _alternatives(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _row(table: str, task: str, shift: str) -> dict[str, tuple[str, list[float]]]:
+def _row(published_name: str, task: str, shift: str) -> dict[str, tuple[str, list[float]]]:
     """A table's row by column, each with the table that prints it, which for repeated cells is another."""
-    found = tables()[table]
-    row = {column: (table, values) for column, values in found.row(task, shift).items()}
+    found = tables()[published_name]
+    row = {column: (published_name, values) for column, values in found.row(task, shift).items()}
     return (_row(found.otherwise, task, shift) if found.otherwise else {}) | row
 
 
@@ -254,8 +254,8 @@ _INDIFFERENT = (
 )  # fmt: skip
 
 
-def _unmet(config: Config, table: str, column: str, shift: str, procedural: bool) -> Iterator[Unmet]:
-    conditions, reference = _reference(table, config.task, column)
+def _unmet(config: Config, published_name: str, column: str, shift: str, procedural: bool) -> Iterator[Unmet]:
+    conditions, reference = _reference(published_name, config.task, column)
     if not conditions:
         yield Unmet("settings", "that are not stated", config.preset)
     values = _values(config)
@@ -272,12 +272,12 @@ def _unmet(config: Config, table: str, column: str, shift: str, procedural: bool
         yield Unmet("backgrounds", "the benchmark's", "procedural")
 
 
-def _same_method(config: Config, table: str, column: str) -> bool:
+def _same_method(config: Config, published_name: str, column: str) -> bool:
     """Whether a run is of a column's agent, with its losses and what else tells its columns apart."""
-    conditions = tables()[table].conditions_of(config.task, column)
+    conditions = tables()[published_name].conditions_of(config.task, column)
     if config.agent != conditions.get("agent", column):
         return False
-    _, reference = _reference(table, config.task, column)
+    _, reference = _reference(published_name, config.task, column)
     values = _values(config)
     own = [key for key in conditions if "agent" in conditions and key.startswith(f"{config.agent}.")]
     switched = [f"losses.{term}" for term in config.losses]
@@ -287,9 +287,9 @@ def _same_method(config: Config, table: str, column: str) -> bool:
 
 
 @cache
-def _reference(table: str, task: str, column: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _reference(published_name: str, task: str, column: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """What a printed cell states of its runs, and all settings of a run that meets it; keys are dotted."""
-    conditions = tables()[table].conditions_of(task, column)
+    conditions = tables()[published_name].conditions_of(task, column)
     agent = conditions.pop("agent", column)
     overrides = [f"{key}={json.dumps(_alternatives(value)[0])}" for key, value in conditions.items()]
     return conditions, _values(load(agent, task, "paper", overrides=overrides))

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.config.schema import Config
 from common.envs.shift_shares import LEAST, changed_shares
-from common.run.build import env_arguments
+from common.run.derived import env_arguments
 
 _SEEN = ("task", "model", "camera", "action_axes", "image_size", "shadow_size", "view_strength", "data_root")
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from common.config.schema import Config
 from common.data.replay import Replay
-from common.envs.processes import EnvironmentDied, SimulationFailed
+from common.envs.processes import EnvironmentDied, SimulationFailed, Step
 from common.errors import UserError
 from common.rl.diagnosis import Diagnosis
 from common.run import checkpoint
@@ -70,6 +70,11 @@ def to_host(values: Tensor) -> Callable[[], Tensor]:
     return wait
 
 
+def _diverged(outcome: Step) -> bool:
+    """Whether the simulation itself ended the episode."""
+    return outcome.info.get("diverged", False)
+
+
 class Trainer:
     """One run, from wherever its folder's checkpoint stands to its last step.
 
@@ -111,6 +116,10 @@ class Trainer:
         self.metrics = JsonLines(folder.metrics)
         self.evaluation_log = JsonLines(folder.evaluations)
         self.mirror = WandbMirror(config, folder.path)
+        # `restore` gives these their values.
+        self.obs = np.empty(0, np.uint8)
+        self.forecast = Forecast(config, {}, update=None)
+        self.saved_at, self.saved_step = 0.0, 0
 
     # Running
 
@@ -145,37 +154,22 @@ class Trainer:
         """One agent step: act, update beside the environment, store; log and reset when due."""
         progress = self.progress
         chosen = self.choose_action()
-        burst = self.learning() and not progress.burst_done
-        if burst:
+        if self.learning() and not progress.burst_done:
             progress.action = chosen()
             self.burst()
-            chosen = self.choose_action()  # anew, if the environment died meanwhile
-        due = progress.step % self.config.train.update_every == 0
-        updates = self.learning() and due and not burst and not progress.updates
-        if updates and self.policy_answers_later:
-            self.update(progress.step, last=True)
-        progress.action = chosen()
+            # Anew, if the environment died meanwhile. The burst stands for this step's update.
+            chosen, updates = self.choose_action(), False
+        else:
+            due = progress.step % self.config.train.update_every == 0
+            updates = self.learning() and due and not progress.updates
         try:
-            self.env.send(np.asarray(progress.action, np.float32))
-            if updates and not self.policy_answers_later:
-                self.update(progress.step, last=True)
-            with self.clock("wait"):
-                outcome = self.env.receive()
+            outcome = self.step_environment(chosen, updates)
         except EnvironmentDied as error:
             self.restart_environment(error)
             return
-        diverged = outcome.info.get("diverged", False)
-        with self.clock("store"):
-            if not diverged:  # what is seen then does not follow from the action
-                self.replay.add(
-                    np.asarray(progress.action, np.float32), outcome.reward, outcome.obs, outcome.terminated
-                )
-            self.obs = outcome.obs
-        progress.step, progress.updates, progress.action = progress.step + 1, 0, None
-        progress.episode["return"] += outcome.reward
-        progress.episode["length"] += 1
+        self.store(outcome)
         if outcome.terminated or outcome.truncated:
-            self.end_episode(diverged)
+            self.end_episode(_diverged(outcome))
         if progress.step % self.config.train.log_every == 0:
             self.log()
         self.console.step(progress.step)
@@ -205,6 +199,35 @@ class Trainer:
             return action
 
         return finite
+
+    def step_environment(self, chosen: Callable[[], list[float]], updates: bool) -> Step:
+        """Send the action to the environment and wait for its step; with `updates`, learn once beside it.
+
+        Raises:
+            EnvironmentDied: its process ended, or the simulation failed.
+        """
+        step = self.progress.step
+        if updates and self.policy_answers_later:
+            self.update(step, last=True)
+        self.progress.action = chosen()
+        self.env.send(np.asarray(self.progress.action, np.float32))
+        if updates and not self.policy_answers_later:
+            self.update(step, last=True)
+        with self.clock("wait"):
+            return self.env.receive()
+
+    def store(self, outcome: Step) -> None:
+        """Add the step to the replay and count it."""
+        progress = self.progress
+        with self.clock("store"):
+            if not _diverged(outcome):  # what is seen then does not follow from the action
+                self.replay.add(
+                    np.asarray(progress.action, np.float32), outcome.reward, outcome.obs, outcome.terminated
+                )
+            self.obs = outcome.obs
+        progress.step, progress.updates, progress.action = progress.step + 1, 0, None
+        progress.episode["return"] += outcome.reward
+        progress.episode["length"] += 1
 
     def learning(self) -> bool:
         """Whether the random steps are over and the replay holds a batch."""

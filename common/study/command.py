@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +19,11 @@ from common.run.checkpoint import write_atomically
 from common.run.signals import Interruption, Signals
 from common.study.attempt import attempt as local_attempt
 from common.study.definition import PlannedRun, Study, load_study
-from common.study.estimate import estimates, total
-from common.study.estimate import table as cost_table
+from common.study.estimate import estimate_lines, remaining, total_line
 from common.study.folders import FoundRun, State, read
 from common.study.formats import FORMATS, markdown
 from common.study.results import collect
-from common.study.runner import check_folders, run_all, say, shard_of
+from common.study.runner import Attempt, Runner, check_folders, say, shard_of
 from common.study.table import build
 
 SUFFIXES = {"markdown": ".md", "csv": ".csv", "latex": ".tex"}
@@ -56,35 +56,54 @@ def run(
     if dry_run:
         print(plan(study, runs), end="")
         return 0
-    found = [read(run) for run in runs]
-    check_folders(found)
+    found_runs = [read(run) for run in runs]
+    check_folders(found_runs)
     with ExitStack() as stack:
-        workers = slots = jobs or 1
-        attempt = partial(local_attempt, environment=share_of_threads(slots))
         if engine == "ray":
-            from common.study.ray_engine import RayEngine
+            chosen = _ray_engine(stack, study, address, len(runs))
+        else:
+            chosen = _local_engine(jobs or 1)
 
-            cluster = RayEngine(address, study.resources)
-            stack.callback(cluster.close)
-            attempt, workers, slots = cluster.attempt, len(runs), cluster.slots
+        def progress_line(found_runs: Sequence[FoundRun]) -> str:
+            return f"{summary(found_runs)}; {total_line(remaining(found_runs), chosen.slots)}"
 
-        def report(now: Sequence[FoundRun]) -> str:
-            return f"{summary(now)}; {total(estimates(now), slots)}"
-
-        say(report(found))
+        say(progress_line(found_runs))
         # After Ray, which handles SIGTERM in its own way.
         signals = stack.enter_context(Signals())
         try:
-            given_up = run_all(found, attempt, workers, report, retries, signals)
+            runner = Runner(chosen.attempt, chosen.workers, retries, progress_line, signals)
+            given_up = runner.bring_to_end(found_runs)
         except Interruption as stop:
             say(f"stopped by {stop} and saved; the same command goes on from there")
             return stop.status
     everything = [read(run) for run in study.runs]
-    if shard is not None and any(each.state is not State.DONE for each in everything):
+    if shard is not None and any(found.state is not State.DONE for found in everything):
         print(summary(everything))
     else:
         write_outputs(study)
     return 1 if given_up else 0
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """Where attempts are made: how many are begun at a time, and for how many of them there is room."""
+
+    attempt: Attempt
+    workers: int
+    slots: int
+
+
+def _local_engine(jobs: int) -> _Engine:
+    return _Engine(partial(local_attempt, environment=share_of_threads(jobs)), jobs, jobs)
+
+
+def _ray_engine(stack: ExitStack, study: Study, address: str | None, runs: int) -> _Engine:
+    """A cluster, which `stack` will leave; Ray itself decides how many of all `runs` it has room for."""
+    from common.study.ray_engine import RayEngine
+
+    cluster = RayEngine(address, study.resources)
+    stack.callback(cluster.close)
+    return _Engine(cluster.attempt, runs, cluster.slots)
 
 
 def share_of_threads(jobs: int) -> dict[str, str]:
@@ -103,19 +122,19 @@ def write_outputs(study: Study) -> None:
     study.folder.mkdir(parents=True, exist_ok=True)
     for name, write in FORMATS.items():
         write_atomically(study.folder / f"{study.name}{SUFFIXES[name]}", write(table).encode())
-    report = study.folder / f"{study.name}.html"
-    write_report(results, table, report)
+    page = study.folder / f"{study.name}.html"
+    write_report(results, table, page)
     print(markdown(table))
-    print(f"report: {report}")
+    print(f"report: {page}")
 
 
 def status(path: str, overrides: list[str]) -> int:
     """Print the state of every run; always 0."""
-    found = [read(run) for run in load_study(path, overrides).runs]
-    width = max(len(each.run.name) for each in found)
-    for each in found:
-        print(f"{each.state:<10}  {each.run.name:<{width}}  {each.detail}".rstrip())
-    print(summary(found))
+    found_runs = [read(run) for run in load_study(path, overrides).runs]
+    width = max(len(found.run.name) for found in found_runs)
+    for found in found_runs:
+        print(f"{found.state:<10}  {found.run.name:<{width}}  {found.detail}".rstrip())
+    print(summary(found_runs))
     return 0
 
 
@@ -149,15 +168,22 @@ def _emit(text: str, output: str | None) -> None:
         raise UserError(f"{output} cannot be written ({error.strerror})") from error
 
 
-def summary(found: Sequence[FoundRun]) -> str:
+def summary(found_runs: Sequence[FoundRun]) -> str:
     """How many runs are in which state."""
-    counts = Counter(each.state for each in found)
-    return f"{len(found)} runs: " + ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    counts = Counter(found.state for found in found_runs)
+    return f"{len(found_runs)} runs: " + ", ".join(
+        f"{counts[state]} {state}" for state in State if counts[state]
+    )
 
 
 def plan(study: Study, runs: Sequence[PlannedRun]) -> str:
     """Every run with its state and command, what the study sets, and what the rest will cost."""
-    found = [read(run) for run in runs]
-    lines = [f"{each.state:<10}  smg train {shlex.join(each.run.arguments)}" for each in found]
-    lines += ["", summary(found), f"settings on top of configs/: {' '.join(study.settings) or 'none'}", ""]
-    return "\n".join([*lines, *cost_table(estimates(found))]) + "\n"
+    found_runs = [read(run) for run in runs]
+    lines = [f"{found.state:<10}  smg train {shlex.join(found.run.arguments)}" for found in found_runs]
+    lines += [
+        "",
+        summary(found_runs),
+        f"settings on top of configs/: {' '.join(study.settings) or 'none'}",
+        "",
+    ]
+    return "\n".join([*lines, *estimate_lines(remaining(found_runs))]) + "\n"

@@ -199,6 +199,32 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
     values = yaml_files.read_mapping(source, str(path))
     original = _validated(values, str(path))
     _refuse_second_settings(original, str(path))
+    settings, replaced = _override(values, original, overrides)
+    file = _validated(values, str(path))
+    # A selection may leave the subject out; then the last column stands for it.
+    columns = [*file.all_agents(), *original.all_agents()]
+    if file.subject is not None and file.subject not in columns:
+        raise UserError(f"{path}: subject: {did_you_mean(file.subject, columns)}")
+    study = _expand(file, str(path), stem, settings, replaced)
+    return study if file == original and not settings else replace(study, original=original)
+
+
+def _override(
+    values: yaml_files.Mapping, original: StudyFile, overrides: Iterable[str]
+) -> tuple[list[str], set[str]]:
+    """Put the command line's values for the study's own keys in the place of its file's.
+
+    Args:
+        values: of the file, which are changed.
+        original: the file before that.
+        overrides: `key=value` texts.
+
+    Returns:
+        The texts that are settings of every run instead, and the sections that were replaced as a whole.
+
+    Raises:
+        UserError: a text is no `key=value`, or its key leads nowhere.
+    """
     settings: list[str] = []
     replaced: set[str] = set()
     for text in overrides:
@@ -225,13 +251,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
             values[section] = _assigned(values.get(section, {}), rest, given, key)
         else:
             raise UserError(f"{COMMAND_LINE}: {key}: {section} is one value; write {section}=…")
-    file = _validated(values, str(path))
-    # A selection may leave the subject out; then the last column stands for it.
-    columns = [*file.all_agents(), *original.all_agents()]
-    if file.subject is not None and file.subject not in columns:
-        raise UserError(f"{path}: subject: {did_you_mean(file.subject, columns)}")
-    study = _expand(file, str(path), stem, settings, replaced)
-    return study if file == original and not settings else replace(study, original=original)
+    return settings, replaced
 
 
 def as_written(study: Study) -> dict[tuple[str, str], Config]:
@@ -241,7 +261,7 @@ def as_written(study: Study) -> dict[tuple[str, str], Config]:
         return {}
     cells = dict.fromkeys((run.task, run.column) for run in study.runs)
     return {
-        (task, column): _cell(original, task, column, study.source)[0]
+        (task, column): _cell_config(original, task, column, study.source)[0]
         for task, column in cells
         if task in original.all_tasks() and column in original.all_agents()
     }
@@ -324,23 +344,23 @@ def _expand(file: StudyFile, source: str, name: str, given: list[str], replaced:
     cells: dict[tuple[str, str], tuple[Config, tuple[str, ...]]] = {}
     runs = []
     owners: dict[Path, str] = {}
-    for task, column, seed in _places(file, replaced):
+    for task, column, seed in _keys(file, replaced):
         if (task, column) not in cells:
-            cells[task, column] = _cell(file, task, column, source, given, beaten)
+            cells[task, column] = _cell_config(file, task, column, source, given, beaten)
         config, arguments = cells[task, column]
-        place = folder / _place(file.layout, task, column, seed, source)
+        run_folder = folder / _run_folder(file.layout, task, column, seed, source)
         own_name = f"{task}/{column}/seed{seed}"
-        if owners.setdefault(place, own_name) != own_name:
+        if owners.setdefault(run_folder, own_name) != own_name:
             raise UserError(
-                f"{source}: layout: {owners[place]} and {own_name} would share the folder {place}: put a "
-                "/ between the placeholders"
+                f"{source}: layout: {owners[run_folder]} and {own_name} would share the folder {run_folder}: "
+                "put a / between the placeholders"
             )
         own = config.model_copy(
-            update={"seed": seed, "run": config.run.model_copy(update={"dir": str(place)})}
+            update={"seed": seed, "run": config.run.model_copy(update={"dir": str(run_folder)})}
         )
         # Nodes and shells may stand elsewhere; the folder must not move with them.
-        texts = (*arguments, f"seed={seed}", f"run.dir={_text(str(place.absolute()))}")
-        runs.append(PlannedRun(task, column, seed, place, own, texts))
+        texts = (*arguments, f"seed={seed}", f"run.dir={_text(str(run_folder.absolute()))}")
+        runs.append(PlannedRun(task, column, seed, run_folder, own, texts))
     columns = tuple(dict.fromkeys(run.column for run in runs))
     subject = file.subject or ""
     return Study(
@@ -360,7 +380,7 @@ def _expand(file: StudyFile, source: str, name: str, given: list[str], replaced:
     )
 
 
-def _places(file: StudyFile, replaced: set[str]) -> dict[tuple[str, str, int], None]:
+def _keys(file: StudyFile, replaced: set[str]) -> dict[tuple[str, str, int], None]:
     """Task, column and seed of each run, once, in order.
 
     They come seed by seed, so that a study stopped half-way shows the whole table with fewer seeds.
@@ -369,13 +389,13 @@ def _places(file: StudyFile, replaced: set[str]) -> dict[tuple[str, str, int], N
     found: dict[tuple[str, str, int], None] = {}
     for grid in (file, *file.more):
         for seed, task, column in itertools.product(grid.seeds, grid.tasks, grid.agents):
-            place = {"tasks": task, "agents": column, "seeds": seed}
-            if all(place[axis] in values for axis, values in chosen.items()):
+            key = {"tasks": task, "agents": column, "seeds": seed}
+            if all(key[axis] in values for axis, values in chosen.items()):
                 found[task, column, seed] = None
     return found
 
 
-def _place(layout: str, task: str, column: str, seed: int, source: str) -> str:
+def _run_folder(layout: str, task: str, column: str, seed: int, source: str) -> str:
     """A run's folder within the study's, which it cannot leave and shares with no other run."""
     parts = Path(layout).parts
     if (
@@ -389,7 +409,7 @@ def _place(layout: str, task: str, column: str, seed: int, source: str) -> str:
     return layout.replace("{task}", task).replace("{agent}", column).replace("{seed}", str(seed))
 
 
-def _cell(
+def _cell_config(
     file: StudyFile,
     task: str,
     column: str,

@@ -21,7 +21,7 @@ Pace = tuple[float, str]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Remaining:
     """The runs of a column that are not done: their number, agent steps still to go and pace, if known."""
 
     column: str
@@ -35,45 +35,45 @@ class Estimate:
         return None if self.pace is None else self.steps * self.pace[0] / 3600
 
 
-def estimates(found: Iterable[FoundRun], performance: Path = PERFORMANCE) -> list[Estimate]:
-    """The cost by column: at the speed of the study's own runs, else at the one that benchmarks measured.
+def remaining(found_runs: Iterable[FoundRun], performance: Path = PERFORMANCE) -> list[Remaining]:
+    """What is left by column: at the speed of the study's own runs, else at the one that benchmarks measured.
 
     Args:
-        found: the study's runs.
+        found_runs: the study's.
         performance: folder with the JSON files of `python -m benchmarks.loop`.
     """
     columns: dict[str, list[FoundRun]] = {}
-    for each in found:
-        columns.setdefault(each.run.column, []).append(each)
+    for found in found_runs:
+        columns.setdefault(found.run.column, []).append(found)
     benchmarked = _benchmarked(performance, gpu=torch.cuda.is_available())
-    costs = []
-    for column, runs in columns.items():
-        left = [each for each in runs if each.state is not State.DONE]
-        steps = sum(max(0, each.run.config.train.steps - each.step) for each in left)
-        config = runs[0].run.config
-        pace = _own_pace(runs) or benchmarked.get((config.agent, config.preset, config.train.batch))
-        costs.append(Estimate(column, len(left), steps, pace))
-    return costs
+    rows = []
+    for column, own in columns.items():
+        left = [found for found in own if found.state is not State.DONE]
+        steps = sum(max(0, found.run.config.train.steps - found.step) for found in left)
+        config = own[0].run.config
+        pace = _own_pace(own) or benchmarked.get((config.agent, config.preset, config.train.batch))
+        rows.append(Remaining(column, len(left), steps, pace))
+    return rows
 
 
-def table(costs: Sequence[Estimate]) -> list[str]:
-    """The estimates as lines, a column each, and their sum."""
-    width = max(len(cost.column) for cost in costs)
+def estimate_lines(rows: Sequence[Remaining]) -> list[str]:
+    """What is left as lines, a column each, and the sum."""
+    width = max(len(row.column) for row in rows)
     lines = [f"{'agent':<{width}} {'runs':>5} {'steps to go':>13} {'steps/s':>8} {'hours':>8}  measured on"]
-    for cost in costs:
-        pace, source = cost.pace or (None, "")
-        speed, hours = (f"{1 / pace:.3g}", f"{cost.hours:.1f}") if pace else ("unknown", "unknown")
-        line = f"{cost.column:<{width}} {cost.runs:>5} {cost.steps:>13,} {speed:>8} {hours:>8}  {source}"
+    for row in rows:
+        pace, source = row.pace or (None, "")
+        speed, hours = (f"{1 / pace:.3g}", f"{row.hours:.1f}") if pace else ("unknown", "unknown")
+        line = f"{row.column:<{width}} {row.runs:>5} {row.steps:>13,} {speed:>8} {hours:>8}  {source}"
         lines.append(line.rstrip())
-    return [*lines, total(costs)]
+    return [*lines, total_line(rows)]
 
 
-def total(costs: Sequence[Estimate], slots: int = 1) -> str:
-    """The estimates' sum in a line, if `slots` runs go on at the same time."""
-    known = sum(cost.hours for cost in costs if cost.hours is not None) / slots
-    unknown = [cost.column for cost in costs if cost.runs and cost.hours is None]
+def total_line(rows: Sequence[Remaining], slots: int = 1) -> str:
+    """The sum in a line, if `slots` runs go on at the same time."""
+    known = sum(row.hours for row in rows if row.hours is not None) / slots
+    unknown = [row.column for row in rows if row.runs and row.hours is None]
     if unknown:
-        rest = f"{known:.1f} hours for the others; " if len(unknown) < len(costs) else ""
+        rest = f"{known:.1f} hours for the others; " if len(unknown) < len(rows) else ""
         return (
             f"estimate: {rest}unknown for {', '.join(unknown)}, whose speed was not measured "
             "(python -m benchmarks.loop does, or a first run of each)"
@@ -82,11 +82,11 @@ def total(costs: Sequence[Estimate], slots: int = 1) -> str:
     return f"estimate: {known:.1f} hours of that device, {at_once} at a time"
 
 
-def _own_pace(runs: Sequence[FoundRun]) -> Pace | None:
-    timed = [(each.step, each.seconds) for each in runs if each.step and each.seconds]
+def _own_pace(found_runs: Sequence[FoundRun]) -> Pace | None:
+    timed = [(found.step, found.seconds) for found in found_runs if found.step and found.seconds]
     if not timed:
         return None
-    devices = {str(each.provenance.get("device", "")) for each in runs if each.seconds}
+    devices = {str(found.provenance.get("device", "")) for found in found_runs if found.seconds}
     seconds, steps = math.fsum(seconds for _, seconds in timed), sum(step for step, _ in timed)
     return seconds / steps, f"{len(timed)} of its runs on {', '.join(sorted(devices))}"
 
@@ -97,9 +97,9 @@ def _benchmarked(folder: Path, gpu: bool) -> dict[tuple[str, str, int], Pace]:
     paces: dict[tuple[str, str, int], Pace] = {}
     for path in sorted(folder.glob("**/*.json")):
         try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-            measured = (str(report["agent"]), str(report["preset"]), int(report["batch"]))
-            pace, machine = 1 / float(report["steps_per_second"]), report["machine"]
+            figures = json.loads(path.read_text(encoding="utf-8"))
+            measured = (str(figures["agent"]), str(figures["preset"]), int(figures["batch"]))
+            pace, machine = 1 / float(figures["steps_per_second"]), figures["machine"]
             name = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
         except (OSError, ValueError, RecursionError, ArithmeticError, LookupError, TypeError, AttributeError):
             continue  # another benchmark's figures

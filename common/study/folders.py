@@ -250,7 +250,7 @@ def _saved_step(folder: Path) -> int | None:
 
 
 def _last_failure(folder: Path) -> str:
-    """Why the last attempt ended, if it failed; see `attempt.Attempt`."""
+    """Why the last attempt ended, if it failed, as `common.study.attempt` recorded it."""
     try:
         attempts = read_json_lines(folder / ATTEMPTS)
         status = attempts[-1]["status"] if attempts else 0

@@ -1,21 +1,21 @@
-"""A study's table as Markdown, CSV and LaTeX."""
+"""A study's table as Markdown, LaTeX and CSV, one after the other; the HTML is report.py and report.html.
+
+What these formats say alike is in texts.py.
+"""
 
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from common.run.published import conditions_text, score_text
-from common.study.statistics import Interval
+from common.run.published import conditions_text
 from common.study.table import (
     PUBLISHED,
     Aggregate,
     Average,
     Block,
     Cell,
-    Cost,
-    Order,
     Row,
     Table,
     average_lead,
@@ -23,8 +23,27 @@ from common.study.table import (
     lead,
     total_costs,
 )
-
-MISSING = "-"
+from common.study.texts import (
+    COST_HEAD,
+    MISSING,
+    ORDER_HEAD,
+    aggregate_head,
+    aggregate_texts,
+    all_orders,
+    best,
+    common_counts,
+    cost_texts,
+    counted_notes,
+    difference_text,
+    lead_text,
+    legend,
+    mean_text,
+    number,
+    order_texts,
+    ours_text,
+    paper_text,
+    plural,
+)
 
 
 def markdown(table: Table) -> str:
@@ -34,7 +53,7 @@ def markdown(table: Table) -> str:
     parts = [f"# {study.name}", legend(table), *map(_escaped_star, notes)]
     for block in table.blocks:
         parts += [f"## {block.title}", _pipes(*_cell_lines(table, block)), *_lead_table(table, block)]
-        parts += [_pipes(*_aggregate_lines(block, study.subject)), *counted_note(block)]
+        parts += [_pipes(*_aggregate_lines(block, study.subject)), *counted_notes(block)]
     if table.costs:
         costs = [*table.costs, *total_costs(table.costs)]
         parts += ["## Cost", _pipes(COST_HEAD, list(map(cost_texts, costs)))]
@@ -47,11 +66,13 @@ def markdown(table: Table) -> str:
 def _cell_lines(table: Table, block: Block) -> tuple[list[str], list[list[str]]]:
     """Head and body of a block's scores: a line for each agent that the study plans for a row."""
     cells = [cell for row in block.rows for cell in row.cells]
-    head = ["task" if block.title not in table.study.tasks else "shift", "agent", "ours", "seeds × episodes"]
     printed = any(cell.published for cell in cells)
     differing = any(cell.difference is not None for cell in cells)
-    conditions = conditions_text(comparisons(table.study, block.rows)) if printed else ""
-    head += [conditions] * printed + ["difference [sd]"] * differing
+    head = ["task" if block.title not in table.study.tasks else "shift", "agent", "ours", "seeds × episodes"]
+    if printed:
+        head.append(conditions_text(comparisons(table.study, block.rows)))
+    if differing:
+        head.append("difference [sd]")
     lines = []
     for row in block.rows:
         label = row.label
@@ -59,9 +80,12 @@ def _cell_lines(table: Table, block: Block) -> tuple[list[str], list[list[str]]]
         for index, (column, cell) in enumerate(zip(table.study.columns, row.cells, strict=True)):
             if not cell.planned and not cell.returns:
                 continue
-            ours = ours_text(cell, block.digits, False)
+            ours = ours_text(cell, block.digits, counted=False)
             line = [label, column, f"**{ours}**" if index in highest else ours, _counts(cell)]
-            line += [paper_text(cell) or MISSING] * printed + [difference_text(cell)] * differing
+            if printed:
+                line.append(paper_text(cell) or MISSING)
+            if differing:
+                line.append(difference_text(cell))
             lines.append(line)
             label = ""
     return head, lines
@@ -82,88 +106,167 @@ def _lead_table(table: Table, block: Block) -> list[str]:
     leads = {row.label: lead_text(lead(row, subject), block.digits) for row in block.rows}
     if block.average is not None:
         leads[block.average.label] = lead_text(average_lead(block.average, subject), block.digits)
-    orders = {order.label: order_texts(order)[1:] for order in block.orders}
-    head = ["", f"Δ {study.subject}", *ORDER_HEAD[1:] * bool(orders)]
-    none = [MISSING, "", ""] * bool(orders)
-    lines = [[label, leads.get(label) or MISSING, *orders.get(label, none)] for label in {**leads, **orders}]
-    return [_pipes(head, lines)] if any(leads.values()) or orders else []
-
-
-ORDER_HEAD = ["", "Kendall's τ with the paper's order", "95% interval", "agents"]
-"""The titles of what `order_texts` gives."""
-
-
-def order_texts(order: Order) -> list[str]:
-    """Row, τ, its interval and the number of agents compared."""
-    interval = _brackets(order.interval, 2) or MISSING
-    return [order.label, number(order.tau, 2), interval, str(order.agents)]
+    orders = {order.label: order_texts(order)[1:] for order in all_orders(block)}
+    if not orders and not any(leads.values()):
+        return []
+    head = ["", f"Δ {study.subject}"]
+    if orders:
+        head += ORDER_HEAD[1:]
+    lines = []
+    for label in {**leads, **orders}:
+        line = [label, leads.get(label) or MISSING]
+        if orders:
+            line += orders.get(label, [MISSING, "", ""])
+        lines.append(line)
+    return [_pipes(head, lines)]
 
 
 def _aggregate_lines(block: Block, subject: str) -> tuple[list[str], list[list[str]]]:
-    head = statistics_head(subject)
-    lines = [statistics_texts(item, block.digits) for item in block.aggregates]
-    average = block.average
-    if average is not None:
-        printed = any(mean is not None for mean in average.published)
-        head[1:1] = [average.label, *["paper"] * printed]
+    """Head and body of a block's statistics, after the averages if it has some."""
+    head = aggregate_head(subject)
+    lines = [aggregate_texts(item, block.digits) for item in block.aggregates]
+    if block.average is not None:
+        averages = {block.average.label: block.average.ours}
+        if any(mean is not None for mean in block.average.published):
+            averages["paper"] = block.average.published
+        head[1:1] = averages
         for index, line in enumerate(lines):
-            means = [average.ours[index], *[average.published[index]] * printed]
-            line[1:1] = [MISSING if mean is None else number(mean, block.digits) for mean in means]
+            line[1:1] = [mean_text(means[index], block.digits) for means in averages.values()]
     return head, lines
 
 
-COST_HEAD = ["agent", "device", "runs", "hours"]
-"""The titles of what `cost_texts` gives."""
+def _pipes(head: list[str], body: list[list[str]]) -> str:
+    rows = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(map(_escaped_cell, cells)) + " |" for cells in rows)
 
 
-def cost_texts(cost: Cost) -> list[str]:
-    """Column, device, finished runs and their wall time."""
-    return [cost.column, cost.device, str(cost.runs), f"{cost.hours:.2f}"]
+def _escaped_cell(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
-def counted_note(block: Block) -> list[str]:
-    """Which rows averages and statistics are over, where some row lacks an agent; else nothing."""
-    tests = [row.label for row in block.rows if row.label != "train"]
-    if list(block.counted) in ([row.label for row in block.rows], tests):
-        return []
-    counted = ", ".join(block.counted) or "no task, as each lacks an agent's runs"
-    return [f"Averages, IQM and P are over {counted}."]
+def _escaped_star(text: str) -> str:
+    return rf"\{text}" if text.startswith("*") else text  # which would begin a list
+
+
+def _escaped(text: str) -> str:
+    return _one_line(text).replace("<", "&lt;")
 
 
 def latex(table: Table) -> str:
-    """For papers: one booktabs table per block; needs \\usepackage{booktabs}."""
+    """For papers: one booktabs table per block, and one of the costs; needs \\usepackage{booktabs}."""
     study = table.study
     parts = [f"% {_one_line(legend(table))}", *(f"% {_one_line(note)}" for note in table.notes)]
-    caption = [legend(table), *(note for note in table.notes if note.startswith((PUBLISHED, "*")))]
+    notes = [legend(table), *(note for note in table.notes if note.startswith((PUBLISHED, "*")))]
     for block in table.blocks:
-        columns = [*map(_tex, study.columns), _tex(f"Δ {study.subject}")]
-        lines = [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_tex(study.name)}, {_tex(block.title)}: {_tex(' '.join(caption))}}}",
-            rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}",
-            r"\toprule",
-            " & ".join(["", "", *columns]) + r" \\",
-            r"\midrule",
-        ]
-        for index, row in enumerate(body_rows(table, block)):
-            if row.labels[0] and index:
-                lines.append(r"\addlinespace")
-            escaped = replace(row, texts=tuple(map(_tex, row.texts)))
-            lines.append(
-                " & ".join([*map(_tex, row.labels), *_marked(escaped, r"\textbf{{{}}}".format)]) + r" \\"
-            )
-        lines += [r"\bottomrule", r"\end{tabular}", "", r"\medskip", *_latex_statistics(study.subject, block)]
-        parts.append("\n".join([*lines, r"\end{table}"]))
+        caption = f"{study.name}, {block.title}: {' '.join([*notes, *counted_notes(block)])}"
+        tabulars = [_latex_scores(table, block)]
+        if block.orders:
+            tabulars.append(_tabular("lrrr", ORDER_HEAD, map(order_texts, all_orders(block))))
+        aggregates = (aggregate_texts(item, block.digits) for item in block.aggregates)
+        tabulars.append(_tabular("lrrrr", aggregate_head(study.subject), aggregates))
+        parts.append(_float(caption, tabulars))
+    if table.costs:
+        costs = [*table.costs, *total_costs(table.costs)]
+        tabular = _tabular("llrr", COST_HEAD, map(cost_texts, costs))
+        parts.append(_float(f"{study.name}: wall time of the finished runs.", [tabular]))
     parts += [f"% left out: {_one_line(f'{each.run.name}: {each.state}')}" for each in table.left_out]
     return "\n\n".join(parts) + "\n"
 
 
-def _latex_statistics(subject: str, block: Block) -> list[str]:
-    texts = [statistics_head(subject), *(statistics_texts(item, block.digits) for item in block.aggregates)]
-    head, *body = (" & ".join(map(_tex, cells)) + r" \\" for cells in texts)
-    start = [r"\begin{tabular}{lrrrr}", r"\toprule", head, r"\midrule"]
-    return [*start, *body, r"\bottomrule", r"\end{tabular}"]
+def _latex_scores(table: Table, block: Block) -> list[str]:
+    study = table.study
+    columns = [*map(_tex, study.columns), _tex(f"Δ {study.subject}")]
+    lines = []
+    for index, row in enumerate(_body_rows(table, block)):
+        if row.labels[0] and index:
+            lines.append(r"\addlinespace")
+        escaped = replace(row, texts=tuple(map(_tex, row.texts)))
+        lines.append(_line([*map(_tex, row.labels), *_marked(escaped, r"\textbf{{{}}}".format)]))
+    return _booktabs("ll" + "r" * len(columns), _line(["", "", *columns]), lines)
+
+
+@dataclass(frozen=True)
+class _BodyRow:
+    """One printed line: texts by column and Δ at the end; `best` are the indexes of the highest means."""
+
+    labels: tuple[str, str]
+    texts: tuple[str, ...]
+    best: frozenset[int] = frozenset()
+
+
+def _body_rows(table: Table, block: Block) -> list[_BodyRow]:
+    """A block's lines: per row ours, then the paper's and the difference if there are any; averages last."""
+    subject = table.study.columns.index(table.study.subject)
+    counted = not common_counts(table)[0]
+    lines = []
+    for row in block.rows:
+        texts = [ours_text(cell, block.digits, counted) for cell in row.cells]
+        ahead = lead_text(lead(row, subject), block.digits)
+        highest = best([cell.mean for cell in row.cells])
+        lines.append(_BodyRow((row.label, "ours"), (*texts, ahead), highest))
+        if any(cell.published for cell in row.cells):
+            lines += _published_rows(row)
+    if block.average is not None:
+        lines += _average_rows(block.average, block.digits, subject)
+    return lines
+
+
+def _published_rows(row: Row) -> list[_BodyRow]:
+    lines = [_BodyRow(("", "paper"), (*map(paper_text, row.cells), ""))]
+    if any(cell.difference is not None for cell in row.cells):
+        lines.append(_BodyRow(("", "difference [sd]"), (*map(difference_text, row.cells), "")))
+    return lines
+
+
+def _average_rows(average: Average, digits: int, subject: int) -> list[_BodyRow]:
+    texts = [mean_text(mean, digits) for mean in average.ours]
+    ahead = lead_text(average_lead(average, subject), digits)
+    lines = [_BodyRow((average.label, "ours"), (*texts, ahead), best(average.ours))]
+    if any(mean is not None for mean in average.published):
+        paper = ["" if mean is None else number(mean, digits) for mean in average.published]
+        lines.append(_BodyRow(("", "paper"), (*paper, "")))
+    return lines
+
+
+def _marked(row: _BodyRow, mark: Callable[[str], str]) -> list[str]:
+    return [mark(text) if index in row.best else text for index, text in enumerate(row.texts)]
+
+
+def _tabular(form: str, head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    head_line, *lines = (_line(map(_tex, texts)) for texts in (head, *body))
+    return _booktabs(form, head_line, lines)
+
+
+def _booktabs(form: str, head: str, lines: list[str]) -> list[str]:
+    start = [rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule"]
+    return [*start, *lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _float(caption: str, tabulars: list[list[str]]) -> str:
+    """Tables below each other with one caption."""
+    start = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}"]
+    body = "\n\n\\medskip\n".join("\n".join(lines) for lines in tabulars)
+    return "\n".join([*start, body, r"\end{table}"])
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "Δ": r"$\Delta$",
+    "τ": r"$\tau$",
+}
+
+
+def _tex(text: str) -> str:
+    return re.sub(r"[\\~^×±−Δτ#$%&_{}]", lambda found: _TEX.get(found[0], "\\" + found[0]), text)
 
 
 CSV_HEAD = (
@@ -192,142 +295,22 @@ def comma_separated(table: Table) -> str:
     return out.getvalue()
 
 
-def _csv_statistics(item: Aggregate) -> tuple[object, ...]:
-    none = (None, None)
-    mean, beaten = (item.interquartile_mean, item.interval), (item.beaten, item.beaten_interval)
-    return tuple(value for point, interval in (mean, beaten) for value in (point, *(interval or none)))
-
-
 def _csv_values(cell: Cell) -> tuple[object, ...]:
     score = cell.published
     paper: tuple[object, ...] = (None, None, None, None)
     if score is not None and cell.comparison is not None:
         paper = (score.mean, score.deviation, score.source, len(cell.comparison.unmet))
     ours = (cell.mean, cell.deviation, len(cell.scores), cell.episodes)
-    return (*ours, *paper, cell.difference, state(cell))
+    return (*ours, *paper, cell.difference, _state(cell))
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "csv": comma_separated, "latex": latex}
+def _csv_statistics(item: Aggregate) -> tuple[object, ...]:
+    none = (None, None)
+    mean, beaten = (item.interquartile_mean, item.interval), (item.beaten, item.beaten_interval)
+    return tuple(value for point, interval in (mean, beaten) for value in (point, *(interval or none)))
 
 
-def legend(table: Table) -> str:
-    """What the numbers are, in one sentence."""
-    seeds, episodes = common_counts(table)
-    cells = [cell for block in table.blocks for row in block.rows for cell in row.cells]
-    several = any(len(cell.returns) > 1 for cell in cells)
-    spread = "mean ± standard deviation over seed means" if several else "mean"
-    counts = " seeds × episodes beside each or in brackets."
-    if seeds:
-        counts = f" {plural(seeds, 'seed')} × {plural(episodes, 'episode')} in every cell."
-    return f"Episode return, {spread} of each run's last evaluation;{counts}"
-
-
-def plural(count: int, name: str) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{count} {name}" if count == 1 else f"{count} {name}s"
-
-
-def common_counts(table: Table) -> tuple[int, int]:
-    """Seeds, and episodes per seed, of every cell; zeros if cells differ or there is none."""
-    cells = [cell for block in table.blocks for row in block.rows for cell in row.cells if cell.scores]
-    counts = {(len(cell.scores), cell.episodes) for cell in cells}
-    return counts.pop() if len(counts) == 1 else (0, 0)
-
-
-@dataclass(frozen=True)
-class BodyRow:
-    """One printed line: texts by column and Δ at the end; `best` are the indexes of the highest means."""
-
-    labels: tuple[str, str]
-    texts: tuple[str, ...]
-    best: frozenset[int] = frozenset()
-
-
-def body_rows(table: Table, block: Block) -> list[BodyRow]:
-    """A block's lines: per row ours, then the paper's and the difference if there are any; averages last."""
-    subject = table.study.columns.index(table.study.subject)
-    counted = not common_counts(table)[0]
-    lines = []
-    for row in block.rows:
-        texts = [ours_text(cell, block.digits, counted) for cell in row.cells]
-        ahead = lead_text(lead(row, subject), block.digits)
-        highest = best([cell.mean for cell in row.cells])
-        lines.append(BodyRow((row.label, "ours"), (*texts, ahead), highest))
-        if any(cell.published for cell in row.cells):
-            lines += _published_rows(row)
-    if block.average is not None:
-        lines += _average_rows(block.average, block.digits, subject)
-    return lines
-
-
-def _published_rows(row: Row) -> list[BodyRow]:
-    lines = [BodyRow(("", "paper"), (*map(paper_text, row.cells), ""))]
-    if any(cell.difference is not None for cell in row.cells):
-        lines.append(BodyRow(("", "difference [sd]"), (*map(difference_text, row.cells), "")))
-    return lines
-
-
-def _average_rows(average: Average, digits: int, subject: int) -> list[BodyRow]:
-    texts = [MISSING if mean is None else number(mean, digits) for mean in average.ours]
-    ahead = lead_text(average_lead(average, subject), digits)
-    lines = [BodyRow((average.label, "ours"), (*texts, ahead), best(average.ours))]
-    if any(mean is not None for mean in average.published):
-        paper = ["" if mean is None else number(mean, digits) for mean in average.published]
-        lines.append(BodyRow(("", "paper"), (*paper, "")))
-    return lines
-
-
-def best(means: Sequence[float | None]) -> frozenset[int]:
-    """Indexes of the highest mean, if there is something to compare it with."""
-    known = [mean for mean in means if mean is not None]
-    return frozenset(i for i, mean in enumerate(means) if len(known) > 1 and mean == max(known))
-
-
-def ours_text(cell: Cell, digits: int, counted: bool) -> str:
-    """`812 ± 51`, with `(4×5)` for seeds × episodes if asked for; `-` without a run."""
-    if cell.mean is None:
-        return MISSING
-    text = number(cell.mean, digits)
-    if cell.deviation is not None:
-        text += f" ± {number(cell.deviation, digits)}"
-    return f"{text} ({len(cell.scores)}×{cell.episodes})" if counted else text
-
-
-def paper_text(cell: Cell) -> str:
-    """The published score as printed, with `*` if ours do not meet its conditions; empty if there is none."""
-    score = cell.published
-    return "" if score is None else score_text(score) + ("" if cell.meets_conditions else "*")
-
-
-def difference_text(cell: Cell) -> str:
-    """Ours minus the paper's in pooled standard deviations."""
-    return "" if cell.difference is None else f"{cell.difference:+.1f}".replace("-", "−")
-
-
-def lead_text(found: tuple[float, float | None] | None, digits: int) -> str:
-    """`+120 (+15%)`; empty where cells are missing."""
-    if found is None:
-        return ""
-    difference, percent = found
-    text = f"{difference:+.{digits}f}" + ("" if percent is None else f" ({percent:+.0f}%)")
-    return text.replace("-", "−")
-
-
-def statistics_head(subject: str) -> list[str]:
-    """The titles of what `statistics_texts` gives."""
-    return ["", "IQM", "95% interval", "runs", f"P({subject} better)"]
-
-
-def statistics_texts(item: Aggregate, digits: int) -> list[str]:
-    """Column, interquartile mean, its interval, runs and the probability that the subject beats it."""
-    if item.interquartile_mean is None:
-        return [item.column, MISSING, "", "", ""]
-    beaten = "" if item.beaten is None else f"{item.beaten:.2f}{_brackets(item.beaten_interval, 2, ' ')}"
-    interval = _brackets(item.interval, digits) or "needs 2 seeds"
-    return [item.column, number(item.interquartile_mean, digits), interval, str(item.runs), beaten]
-
-
-def state(cell: Cell) -> str:
+def _state(cell: Cell) -> str:
     """`complete`, `missing`, `not planned` or how many seeds there are."""
     if not cell.returns:
         return "missing" if cell.planned else "not planned"
@@ -336,52 +319,8 @@ def state(cell: Cell) -> str:
     return f"{len(cell.returns)} of {plural(cell.planned, 'seed')}"
 
 
-def number(value: float, digits: int) -> str:
-    """With a minus sign proper, and no minus zero."""
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
-
-
-def _brackets(interval: Interval | None, digits: int, before: str = "") -> str:
-    return (
-        "" if interval is None else f"{before}[{number(interval[0], digits)}, {number(interval[1], digits)}]"
-    )
-
-
-def _marked(row: BodyRow, mark: Callable[[str], str]) -> list[str]:
-    return [mark(text) if index in row.best else text for index, text in enumerate(row.texts)]
-
-
-def _pipes(head: list[str], body: list[list[str]]) -> str:
-    rows = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(map(_escaped_cell, cells)) + " |" for cells in rows)
-
-
-def _escaped_cell(text: str) -> str:
-    return text.replace("|", r"\|")
-
-
-def _escaped_star(text: str) -> str:
-    return rf"\{text}" if text.startswith("*") else text  # which would begin a list
-
-
-def _escaped(text: str) -> str:
-    return _one_line(text).replace("<", "&lt;")
-
-
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "Δ": r"$\Delta$",
-}
-
-
-def _tex(text: str) -> str:
-    return re.sub(r"[\\~^×±−Δ#$%&_{}]", lambda found: _TEX.get(found[0], "\\" + found[0]), text)
+FORMATS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "csv": comma_separated, "latex": latex}

@@ -3,18 +3,21 @@
 import base64
 import json
 import math
+import stat
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from common.config import loading as config
+from common.config.loading import load
+from common.config.schema import Config
 from common.errors import UserError
 from common.report.pages import render
 from common.report.plots import Curves, Estimate, Intervals, Line, Plot, save, svg
 from common.run.checkpoint import write_atomically
-from common.study import formats, statistics
+from common.study import intervals, texts
 from common.study.definition import Study
 from common.study.folders import FoundRun, differences
 from common.study.results import Results
@@ -40,19 +43,19 @@ def write_report(results: Results, table: Table, path: Path) -> None:
         "scores": [scores(table)],
         "profiles": [profiles(table)],
     }
-    plots = {name: [row for row in found if row] for name, found in rows.items()}
+    plots = {name: [plots for plots in own if plots] for name, own in rows.items()}
+    page = _page(results, table, plots)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _page(results, table, plots).encode())
-        for name, found in plots.items():
-            if found:
-                save(path.with_name(f"{path.stem}_{name}"), found)
+        write_atomically(path, page.encode())
+        for name, drawn in plots.items():
+            if drawn:
+                save(path.with_name(f"{path.stem}_{name}"), drawn)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def _page(results: Results, table: Table, plots: Mapping[str, Sequence[Sequence[Plot]]]) -> str:
-    pictures, too_large = _pictures(results)
     return render(
         "study/report.html",
         title=f"{results.study.name}: report",
@@ -60,13 +63,12 @@ def _page(results: Results, table: Table, plots: Mapping[str, Sequence[Sequence[
         study=results.study,
         table=table,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        formats=formats,
+        texts=texts,
         lead=lead,
         average_lead=average_lead,
         total_costs=total_costs,
         plots={name: [svg(plot) for row in rows for plot in row] for name, rows in plots.items()},
-        pictures=pictures,
-        too_large=too_large,
+        pictures=_pictures(results),
         facts=_facts,
     )
 
@@ -83,8 +85,8 @@ def learning_curves(results: Results, task: str, shifts: Iterable[str] | None = 
     """
     lines = {}
     for shift in _shifts(results, task) if shifts is None else shifts:
-        found = (_curve(results, task, shift, index) for index in range(len(results.study.columns)))
-        lines[shift] = [line for line in found if line is not None]
+        curves = (_curve(results, task, shift, index) for index in range(len(results.study.columns)))
+        lines[shift] = [line for line in curves if line is not None]
     values = [
         end
         for each in lines.values()
@@ -100,22 +102,20 @@ def learning_curves(results: Results, task: str, shifts: Iterable[str] | None = 
 
 def _shifts(results: Results, task: str) -> Iterable[str]:
     run = next(run for run in results.study.runs if run.task == task)
-    found = [reading.config for reading in results.readings if reading.run.task == task and reading.config]
-    evaluated = dict.fromkeys(shift for one in found or [run.config] for shift in one.eval.shifts)
+    configs = [found.config for found in results.found_runs if found.run.task == task and found.config]
+    evaluated = dict.fromkeys(shift for config in configs or [run.config] for shift in config.eval.shifts)
     return dict.fromkeys((*results.study.shifts, *evaluated))
 
 
 def _curve(results: Results, task: str, shift: str, index: int) -> Line | None:
     column = results.study.columns[index]
-    runs = results.of(task, column) or [
-        reading for reading in results.readings if (reading.run.task, reading.run.column) == (task, column)
-    ]
-    curves = [dict(evaluations) for reading in runs if (evaluations := reading.evaluations(shift))]
+    cell = results.done_in(task, column) or results.found_in(task, column)
+    curves = [dict(evaluations) for found in cell if (evaluations := found.evaluations(shift))]
     steps = sorted(set.intersection(*map(set, curves))) if curves else []
     if not steps:
         return None
     values = np.array([[curve[step] for step in steps] for curve in curves])
-    return Line(column, index, steps, values.mean(axis=0).tolist(), *_ends(statistics.mean_interval(values)))
+    return Line(column, index, steps, values.mean(axis=0).tolist(), *_ends(intervals.mean_interval(values)))
 
 
 def scores(table: Table) -> list[Intervals]:
@@ -143,7 +143,7 @@ def _profile(study: Study, block: Block) -> Curves:
     thresholds = np.linspace(low, high, 121)
     lines = []
     for column, strata in block.strata.items():
-        shares, interval = statistics.performance_profile(strata, thresholds)
+        shares, interval = intervals.performance_profile(strata, thresholds)
         index = study.columns.index(column)
         lines.append(Line(column, index, thresholds.tolist(), shares.tolist(), *_ends(interval)))
     return Curves(block.title, lines, "return", "share of runs above", y_range=(0, 1))
@@ -153,60 +153,77 @@ def _ends(interval: tuple[np.ndarray, np.ndarray] | None) -> tuple[list[float] |
     return (None, None) if interval is None else (interval[0].tolist(), interval[1].tolist())
 
 
-def _pictures(results: Results) -> tuple[list[tuple[str, str]], int]:
-    """Title and data URI of the newest picture of each cell, and how many are too large for a page."""
-    pictures: list[tuple[str, str]] = []
-    too_large, left = 0, PICTURES_BYTES
+@dataclass
+class Pictures:
+    """The newest picture of each cell that has one, and what a page cannot show."""
+
+    shown: list[tuple[str, str]] = field(default_factory=list)
+    """Titles and data URIs."""
+    too_large: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    """Files, each with the reason."""
+
+
+def _pictures(results: Results) -> Pictures:
+    pictures, left = Pictures(), PICTURES_BYTES
     for task in results.study.tasks:
         for column in results.study.columns:
-            path = _newest_picture(results, task, column)
-            if path is None:
+            newest = _newest_picture(results, task, column, pictures.unreadable)
+            if newest is None:
                 continue
-            content = path.read_bytes()
+            path, content = newest
             if len(content) > min(PICTURE_BYTES, left):
-                too_large += 1
+                pictures.too_large += 1
                 continue
             left -= len(content)
             title = f"{column} on {task} ({path.relative_to(results.study.folder)})"
-            pictures.append((title, "data:image/png;base64," + base64.b64encode(content).decode()))
-    return pictures, too_large
+            pictures.shown.append((title, "data:image/png;base64," + base64.b64encode(content).decode()))
+    return pictures
 
 
-def _newest_picture(results: Results, task: str, column: str) -> Path | None:
-    """The newest PNG of a cell's first seed that has one."""
-    for reading in results.readings:
-        if (reading.run.task, reading.run.column) == (task, column):
-            found = [
-                path
-                for path in reading.run.folder.rglob("*.png")
-                if "wandb" not in path.parts and _is_png(path)
-            ]
-            if found:
-                return max(found, key=lambda path: (path.stat().st_mtime, path.name))
+def _newest_picture(
+    results: Results, task: str, column: str, unreadable: list[str]
+) -> tuple[Path, bytes] | None:
+    """The newest readable PNG of a cell's first seed that has one; `unreadable` gets those that are not."""
+    for found in results.found_in(task, column):
+        dated = []
+        for path in found.run.folder.rglob("*.png"):
+            if "wandb" in path.parts:
+                continue
+            try:
+                status = path.stat()
+            except OSError as error:
+                unreadable.append(_refusal(results, path, error))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                dated.append((status.st_mtime, path.name, path))
+        for _, _, path in sorted(dated, reverse=True):
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                unreadable.append(_refusal(results, path, error))
+                continue
+            if content.startswith(_PNG):
+                return path, content
     return None
 
 
-def _is_png(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_PNG)) == _PNG
+def _refusal(results: Results, path: Path, error: OSError) -> str:
+    return f"{path.relative_to(results.study.folder)} ({error.strerror})"
 
 
-def _facts(reading: FoundRun) -> dict[str, str]:
+def _facts(found: FoundRun) -> dict[str, str]:
     """What a run's settings and surroundings were, as longer texts by title."""
-    if reading.config is None:
+    if found.config is None:
         return {}
-    facts = json.dumps(reading.provenance, indent=1, default=str)
-    return {"settings": "\n".join(_changes(reading)) or "as configs/ has them", "provenance": facts}
+    facts = json.dumps(found.provenance, indent=1, default=str)
+    return {"settings": "\n".join(_changes(found.config)) or "as configs/ has them", "provenance": facts}
 
 
-def _changes(reading: FoundRun) -> list[str]:
+def _changes(actual: Config) -> list[str]:
     """What a run was given on top of the packaged files for its agent, task and preset."""
-    found = reading.config
-    assert found is not None
     try:
-        usual = config.load(found.agent, found.task, found.preset)
+        usual = load(actual.agent, actual.task, actual.preset)
     except UserError as error:
         return [str(error)]
-    return [f"{key}: {there} (usually {here})" for key, here, there in differences(usual, found)]
+    return [f"{key}: {there} (usually {here})" for key, here, there in differences(usual, actual)]

@@ -15,22 +15,26 @@ class Results:
     """What the folders of all runs of a study say, and what to know when reading their numbers."""
 
     study: Study
-    readings: tuple[FoundRun, ...]
+    found_runs: tuple[FoundRun, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def done(self) -> list[FoundRun]:
         """The finished runs: only these enter tables."""
-        return [reading for reading in self.readings if reading.state is State.DONE]
+        return [found for found in self.found_runs if found.state is State.DONE]
 
     @property
     def left_out(self) -> list[FoundRun]:
         """Runs that have begun and are not finished, or are damaged."""
-        return [reading for reading in self.readings if reading.state not in (State.DONE, State.MISSING)]
+        return [found for found in self.found_runs if found.state not in (State.DONE, State.MISSING)]
 
-    def of(self, task: str, column: str) -> list[FoundRun]:
+    def done_in(self, task: str, column: str) -> list[FoundRun]:
         """The finished runs of a cell, by seed."""
         return [found for found in self.done if found.run.task == task and found.run.column == column]
+
+    def found_in(self, task: str, column: str) -> list[FoundRun]:
+        """A cell's runs in whatever state, by seed."""
+        return [found for found in self.found_runs if (found.run.task, found.run.column) == (task, column)]
 
 
 def collect(study: Study, mix: bool = False) -> Results:
@@ -52,29 +56,29 @@ def collect(study: Study, mix: bool = False) -> Results:
         )
     notes = [f"Runs that differ are mixed here: {reason}." for reason in reasons]
     notes = [*_conditions_note(results), *notes, *_departures(results), *_hardly_shown(results)]
-    return Results(study, results.readings, tuple(notes))
+    return Results(study, results.found_runs, tuple(notes))
 
 
-def conditions(reading: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
+def conditions(found: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
     """What must be the same in all runs of a table for their returns to be comparable."""
-    config = reading.config
+    config = found.config
     assert config is not None
-    found = {
+    values = {
         "preset": config.preset,
         "episodes": f"{config.eval.episodes} per seed",
         "model variant": config.env.model,
         "shadow map": f"of {config.env.shadow_size} texels" if config.env.shadow_size else "the model's own",
         _camera(config.task): str(config.env.camera),
     }
-    overlay = reading.provenance.get("overlay")
+    overlay = found.provenance.get("overlay")
     if isinstance(overlay, dict) and config.augmentation not in (None, "random_convolution"):
         # Procedural images differ from seed to seed, photographs must not.
         procedural = overlay.get("source") == "procedural"
         names = "" if procedural else f", names' hash {str(overlay.get('sha256'))[:16]}"
-        found["overlay images"] = f"{overlay.get('source')}, {overlay.get('images')}{names}"
+        values["overlay images"] = f"{overlay.get('source')}, {overlay.get('images')}{names}"
     if config.task in ROBOT_TASKS:
-        return found
-    data = reading.provenance.get("data")
+        return values
+    data = found.provenance.get("data")
     data = data if isinstance(data, dict) else {}
     shown = dict.fromkeys(source for shift in shifts for source in (clips_of(shift), presets_of(shift)))
     for source in shown:
@@ -84,13 +88,13 @@ def conditions(reading: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
             count = files.get("clips", files.get("presets", "unknown"))
             kind = "clips" if source in VIDEO_SHIFTS else "presets"
             fingerprint = f", hash {files['hash']}" if files.get("hash") else ""
-            found[f"backgrounds of {source}"] = (
+            values[f"backgrounds of {source}"] = (
                 f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
             )
     if "video_hard" in shown:
         clips = config.eval.clips
-        found["clips shown"] = "all" if clips is None else f"{clips[0]} to {clips[1]}"
-    return found
+        values["clips shown"] = "all" if clips is None else f"{clips[0]} to {clips[1]}"
+    return values
 
 
 def _camera(task: str) -> str:
@@ -100,9 +104,9 @@ def _camera(task: str) -> str:
 def mixtures(results: Results) -> list[str]:
     """Why the finished runs should not stand in one table, each in one clause."""
     values: dict[str, dict[str, list[str]]] = {}
-    for reading in results.done:
-        for name, value in conditions(reading, results.study.shifts).items():
-            values.setdefault(name, {}).setdefault(value, []).append(reading.run.name)
+    for found in results.done:
+        for name, value in conditions(found, results.study.shifts).items():
+            values.setdefault(name, {}).setdefault(value, []).append(found.run.name)
     reasons = []
     for name, groups in values.items():
         if len(groups) > 1:
@@ -112,28 +116,28 @@ def mixtures(results: Results) -> list[str]:
         return reasons
     for task in results.study.tasks:
         for column in results.study.columns:
-            runs = results.of(task, column)
-            for other in runs[1:]:
-                assert runs[0].config is not None and other.config is not None
-                for key, one, two in differences(runs[0].config, other.config):
-                    reasons.append(f"{key}: {one} in {runs[0].run.name}, but {two} in {other.run.name}")
+            cell = results.done_in(task, column)
+            for found in cell[1:]:
+                assert cell[0].config is not None and found.config is not None
+                for key, one, two in differences(cell[0].config, found.config):
+                    reasons.append(f"{key}: {one} in {cell[0].run.name}, but {two} in {found.run.name}")
     return reasons
 
 
 def _conditions_note(results: Results) -> list[str]:
     """The conditions that all runs share, in one sentence."""
     values: dict[str, set[str]] = {}
-    for reading in results.done:
-        for name, value in conditions(reading, results.study.shifts).items():
+    for found in results.done:
+        for name, value in conditions(found, results.study.shifts).items():
             values.setdefault(name, set()).add(value)
     cameras = set(map(_camera, results.study.tasks))
     shared = [
-        f"{name} {next(iter(found))}"
-        for name, found in values.items()
-        if len(found) == 1 and name not in cameras
+        f"{name} {next(iter(different))}"
+        for name, different in values.items()
+        if len(different) == 1 and name not in cameras
     ]
     notes = [f"All runs: {'; '.join(shared)}."] if shared else []
-    if any(reading.run.task in ROBOT_TASKS for reading in results.done):
+    if any(found.run.task in ROBOT_TASKS for found in results.done):
         notes.append(
             "Robotic tasks: task, reward and looks are the published ones, arm and meshes are not; "
             "raw returns are not directly comparable."
@@ -144,9 +148,9 @@ def _conditions_note(results: Results) -> list[str]:
 def _hardly_shown(results: Results) -> list[str]:
     """Where a shift changes so little of the picture that it is hardly one."""
     least: dict[str, dict[str, float]] = {}
-    for reading in results.done:
-        known = least.setdefault(reading.run.task, {})
-        for shift, share in recorded_shares(reading.provenance).items():
+    for found in results.done:
+        known = least.setdefault(found.run.task, {})
+        for shift, share in recorded_shares(found.provenance).items():
             if shift in results.study.shifts and shift != "train":
                 known[shift] = min(share, known.get(shift, share))
     return [f"{note}." for task, shares in least.items() if (note := hardly_shown(task, shares))]
@@ -155,14 +159,14 @@ def _hardly_shown(results: Results) -> list[str]:
 def _departures(results: Results) -> list[str]:
     """Where runs were made with other settings than the study's file gives."""
     written = as_written(results.study)
-    found: dict[str, set[str]] = {}
-    for reading in results.done:
-        assert reading.config is not None
-        planned = written.get((reading.run.task, reading.run.column), reading.run.config)
-        for key, wanted, actual in differences(planned, reading.config):
-            found.setdefault(key, set()).add(f"{actual} instead of {wanted}")
-    if not found:
+    departures: dict[str, set[str]] = {}
+    for found in results.done:
+        assert found.config is not None
+        planned = written.get((found.run.task, found.run.column), found.run.config)
+        for key, wanted, actual in differences(planned, found.config):
+            departures.setdefault(key, set()).add(f"{actual} instead of {wanted}")
+    if not departures:
         return []
-    shown = [f"{key} ({', '.join(sorted(values)[:2])})" for key, values in found.items()]
+    shown = [f"{key} ({', '.join(sorted(values)[:2])})" for key, values in departures.items()]
     more = f" and {len(shown) - 6} more keys" if len(shown) > 6 else ""
     return [f"Not as the study is written: {', '.join(shown[:6])}{more}."]

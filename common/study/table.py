@@ -1,17 +1,17 @@
 """A study's table: our scores, the published ones beside them, and statistics over few seeds."""
 
 import math
-import statistics as standard
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from common.config.shifts import ROBOT_TASKS, whole_groups
 from common.run.published import Comparison, Score, compared, conditions_text, unmet_text
-from common.study import statistics
+from common.study import intervals
 from common.study.definition import Study
 from common.study.folders import FoundRun
+from common.study.intervals import Interval, Ranked
 from common.study.results import Results
-from common.study.statistics import Interval, Ranked
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Cell:
     @property
     def scores(self) -> tuple[float, ...]:
         """The mean return of each seed."""
-        return tuple(map(standard.fmean, self.returns))
+        return tuple(map(statistics.fmean, self.returns))
 
     @property
     def episodes(self) -> int:
@@ -39,12 +39,12 @@ class Cell:
     @property
     def mean(self) -> float | None:
         """Mean over seeds; None if there is none."""
-        return standard.fmean(self.scores) if self.returns else None
+        return statistics.fmean(self.scores) if self.returns else None
 
     @property
     def deviation(self) -> float | None:
         """Sample standard deviation over seeds; None for fewer than two."""
-        return statistics.standard_deviation(self.scores)
+        return intervals.standard_deviation(self.scores)
 
     @property
     def published(self) -> Score | None:
@@ -68,7 +68,7 @@ class Cell:
             return None
         if score is None or not score.usable or score.deviation is None or not score.seeds:
             return None
-        return statistics.difference_in_pooled_deviations(
+        return intervals.difference_in_pooled_deviations(
             self.scores, score.mean, score.deviation, score.seeds
         )
 
@@ -110,7 +110,10 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class Order:
-    """How well the order of the agents agrees with the published one: Kendall's τ with its 95% interval."""
+    """How well the order of the agents agrees with the published one: Kendall's τ with its 95% interval.
+
+    `agents` is how many are compared; in a mean over tasks, on the task with the fewest.
+    """
 
     label: str
     agents: int
@@ -122,7 +125,8 @@ class Order:
 class Block:
     """Rows that belong together: a shift's tasks, also of the mean of several, or a robotic task's shifts.
 
-    Averages and aggregates are of the rows whose labels are in `counted`.
+    `average` and `aggregates` are of the rows whose labels are in `counted`, on which no agent lacks runs;
+    `mean_order` is of all `orders`, for which two agents with runs suffice.
     """
 
     title: str
@@ -132,6 +136,7 @@ class Block:
     average: Average | None
     aggregates: tuple[Aggregate, ...]
     orders: tuple[Order, ...]
+    mean_order: Order | None
     strata: dict[str, list[list[float]]]
     """By column, the scores of its runs by task, for profiles; complete columns only."""
 
@@ -187,48 +192,49 @@ def comparisons(study: Study, rows: Sequence[Row]) -> dict[tuple[str, str], Comp
 
 def _published_notes(study: Study, rows: list[Row]) -> list[str]:
     """Under which conditions the published scores were made, and which of them ours do not meet."""
-    found = comparisons(study, rows)
-    if not found:
+    cells = comparisons(study, rows)
+    if not cells:
         return []
-    unmet = unmet_text(found)
+    unmet = unmet_text(cells)
     starred = f"* Published of other settings than ours, so not compared in numbers: {unmet}."
-    return [f"{PUBLISHED}{conditions_text(found)}.", *[starred] * bool(unmet)]
+    return [f"{PUBLISHED}{conditions_text(cells)}.", *([starred] if unmet else [])]
 
 
 def total_costs(costs: Sequence[Cost]) -> list[Cost]:
     """What all columns together took on each device; `all` stands for the column."""
-    found: dict[str, list[Cost]] = {}
+    devices: dict[str, list[Cost]] = {}
     for cost in costs:
-        found.setdefault(cost.device, []).append(cost)
+        devices.setdefault(cost.device, []).append(cost)
     return [
         Cost("all", device, sum(cost.runs for cost in own), math.fsum(cost.hours for cost in own))
-        for device, own in found.items()
+        for device, own in devices.items()
     ]
 
 
-def lead(row: Row, subject: int) -> tuple[float, float | None] | None:
-    """How far the subject's mean lies above the best of the other columns, also in percent of that one.
+Lead = tuple[float, float | None]
+"""How far the subject's mean lies above the best of the other columns, also in percent of that one.
 
-    None if a planned cell is missing or there is no other column; no percentage of a mean below or at zero.
-    """
-    return _lead(
-        [cell.mean for index, cell in enumerate(row.cells) if cell.planned or index == subject],
-        sum(bool(cell.planned) for cell in row.cells[:subject]),
-    )
+There is no percentage of a mean below or at zero.
+"""
 
 
-def average_lead(average: Average, subject: int) -> tuple[float, float | None] | None:
+def lead(row: Row, subject: int) -> Lead | None:
+    """The lead of the column with index `subject`; None if a planned cell is missing or there is no other."""
+    others = [cell.mean for index, cell in enumerate(row.cells) if cell.planned and index != subject]
+    return _lead(row.cells[subject].mean, others)
+
+
+def average_lead(average: Average, subject: int) -> Lead | None:
     """The same of averages."""
-    return _lead(average.ours, subject)
+    return _lead(average.ours[subject], [*average.ours[:subject], *average.ours[subject + 1 :]])
 
 
-def _lead(means: Sequence[float | None], subject: int) -> tuple[float, float | None] | None:
-    known = [mean for mean in means if mean is not None]
-    if len(known) < len(means) or len(known) < 2:
+def _lead(own: float | None, others: Sequence[float | None]) -> Lead | None:
+    known = [mean for mean in others if mean is not None]
+    if own is None or not known or len(known) < len(others):
         return None
-    best = max(mean for index, mean in enumerate(known) if index != subject)
-    difference = known[subject] - best
-    return difference, 100 * difference / best if best > 0 else None
+    difference = own - max(known)
+    return difference, 100 * difference / max(known) if max(known) > 0 else None
 
 
 def _suite_block(results: Results, title: str, shifts: tuple[str, ...], tasks: list[str]) -> Block:
@@ -240,9 +246,17 @@ def _suite_block(results: Results, title: str, shifts: tuple[str, ...], tasks: l
     strata = {
         study.columns[index]: [list(row.cells[index].scores) for row in counted] for index in begun if counted
     }
-    average = _average("average", counted) if len(counted) > 1 else None
-    orders = _orders(rows, rows)
-    return _block(study, title, 0, rows, counted, average, orders, strata)
+    return Block(
+        title=title,
+        digits=0,
+        rows=tuple(rows),
+        counted=tuple(row.label for row in counted),
+        average=_average("average", counted) if len(counted) > 1 else None,
+        aggregates=_aggregates(study, strata),
+        orders=_orders(rows),
+        mean_order=_mean_order(rows),
+        strata=strata,
+    )
 
 
 def _robot_block(results: Results, task: str) -> Block:
@@ -251,52 +265,55 @@ def _robot_block(results: Results, task: str) -> Block:
     tests = [row for row in rows if row.shift != "train"]
     means = {column: _means_over(results, task, column, tests) for column in study.columns}
     strata = {column: [scores] for column, scores in means.items() if scores}
-    average = _average("average of tests", tests) if len(tests) > 1 else None
-    # The shifts of one run are no independent runs, so their τ has no mean with an interval.
-    return _block(study, task, 1, rows, tests, average, _orders(rows, []), strata)
-
-
-def _block(
-    study: Study, title: str, digits: int, rows: list[Row], counted: list[Row], average: Average | None,
-    orders: tuple[Order, ...], strata: dict[str, list[list[float]]],
-) -> Block:  # fmt: skip
-    aggregates = tuple(_aggregate(column, strata, study.subject) for column in study.columns)
-    labels = tuple(row.label for row in counted)
-    return Block(title, digits, tuple(rows), labels, average, aggregates, orders, strata)
+    return Block(
+        title=task,
+        digits=1,
+        rows=tuple(rows),
+        counted=tuple(row.label for row in tests),
+        average=_average("average of tests", tests) if len(tests) > 1 else None,
+        aggregates=_aggregates(study, strata),
+        orders=_orders(rows),
+        # The shifts of one run are no independent runs, so their τ has no mean with an interval.
+        mean_order=None,
+        strata=strata,
+    )
 
 
 def _row(results: Results, task: str, name: str, shifts: tuple[str, ...], label: str) -> Row:
     """The cells of a task under shifts; of several, a seed's k-th return is its k-th episodes' mean."""
     cells = []
     for column in results.study.columns:
-        runs = [found for found in results.of(task, column) if all(map(found.final_returns, shifts))]
+        evaluated = [
+            found for found in results.done_in(task, column) if all(map(found.final_returns, shifts))
+        ]
         cells.append(
             Cell(
                 task,
-                tuple(_mean_returns(found, shifts) for found in runs),
+                tuple(_mean_returns(found, shifts) for found in evaluated),
                 len(results.study.seeds_of(task, column)),
-                _comparison(results, runs, task, column, name),
+                _comparison(results, evaluated, task, column, name),
             )
         )
     return Row(task, name, label, tuple(cells))
 
 
 def _mean_returns(found: FoundRun, shifts: tuple[str, ...]) -> tuple[float, ...]:
-    return tuple(map(standard.fmean, zip(*map(found.final_returns, shifts), strict=True)))
+    return tuple(map(statistics.fmean, zip(*map(found.final_returns, shifts), strict=True)))
 
 
 def _comparison(
-    results: Results, runs: list[FoundRun], task: str, column: str, shift: str
+    results: Results, found_runs: list[FoundRun], task: str, column: str, shift: str
 ) -> Comparison | None:
     """The published score of a cell, with all that a run of it, or the planned one, does not meet."""
-    table = results.study.published
-    if table is None:
+    published_name = results.study.published
+    if published_name is None:
         return None
-    made = [(reading.config, _procedural(reading.provenance)) for reading in runs if reading.config]
+    made = [(found.config, _procedural(found.provenance)) for found in found_runs if found.config]
     planned = [(run.config, False) for run in results.study.runs if (run.task, run.column) == (task, column)]
-    found = [compared(config, shift, table, column, other) for config, other in made or planned[:1]]
-    known = [comparison for comparison in found if comparison is not None]
-    return max(known, key=lambda comparison: len(comparison.unmet)) if len(known) == len(found) > 0 else None
+    cases = made or planned[:1]
+    each = [compared(config, shift, published_name, column, procedural) for config, procedural in cases]
+    known = [comparison for comparison in each if comparison is not None]
+    return max(known, key=lambda comparison: len(comparison.unmet)) if len(known) == len(each) > 0 else None
 
 
 def _procedural(provenance: Mapping[str, object]) -> bool:
@@ -307,10 +324,10 @@ def _procedural(provenance: Mapping[str, object]) -> bool:
 def _means_over(results: Results, task: str, column: str, rows: list[Row]) -> list[float]:
     """Each run's mean over several shifts: the shifts of one run are no independent runs."""
     means = []
-    for reading in results.of(task, column):
-        scores = [standard.fmean(returns) for row in rows if (returns := reading.final_returns(row.shift))]
+    for found in results.done_in(task, column):
+        scores = [statistics.fmean(returns) for row in rows if (returns := found.final_returns(row.shift))]
         if scores and len(scores) == len(rows):
-            means.append(standard.fmean(scores))
+            means.append(statistics.fmean(scores))
     return means
 
 
@@ -328,29 +345,33 @@ def _mean(values: list[float | None]) -> float | None:
     return math.fsum(known) / len(known) if len(known) == len(values) else None
 
 
+def _aggregates(study: Study, strata: dict[str, list[list[float]]]) -> tuple[Aggregate, ...]:
+    return tuple(_aggregate(column, strata, study.subject) for column in study.columns)
+
+
 def _aggregate(column: str, strata: dict[str, list[list[float]]], subject: str) -> Aggregate:
     scores = strata.get(column)
     if scores is None:
         return Aggregate(column, 0, None, None, None, None)
-    point, interval = statistics.aggregate(scores)
+    point, interval = intervals.aggregate(scores)
     beaten = beaten_interval = None
     if subject in strata and column != subject:
-        beaten, beaten_interval = statistics.probability_of_improvement(strata[subject], scores)
+        beaten, beaten_interval = intervals.probability_of_improvement(strata[subject], scores)
     return Aggregate(column, sum(map(len, scores)), point, interval, beaten, beaten_interval)
 
 
-def _orders(rows: list[Row], together: list[Row]) -> tuple[Order, ...]:
-    """The order of each row's agents, then the mean over the rows `together` if these are several."""
-    ranked = {row.label: found for row in rows if (found := _ranked(row)) is not None}
-    orders = [
-        Order(label, len(found.printed), *statistics.rank_correlation([found]))
-        for label, found in ranked.items()
-    ]
-    means = [ranked[row.label] for row in together if row.label in ranked]
-    if len(means) > 1:
-        least = min(len(found.printed) for found in means)
-        orders.append(Order("mean", least, *statistics.rank_correlation(means)))
-    return tuple(orders)
+def _orders(rows: list[Row]) -> tuple[Order, ...]:
+    return tuple(_order(row.label, [found]) for row in rows if (found := _ranked(row)) is not None)
+
+
+def _mean_order(rows: list[Row]) -> Order | None:
+    """Over all rows that have an order, if these are several."""
+    ranked = [found for row in rows if (found := _ranked(row)) is not None]
+    return _order("mean", ranked) if len(ranked) > 1 else None
+
+
+def _order(label: str, ranked: list[Ranked]) -> Order:
+    return Order(label, min(len(found.printed) for found in ranked), *intervals.rank_correlation(ranked))
 
 
 def _ranked(row: Row) -> Ranked | None:
@@ -363,13 +384,13 @@ def _ranked(row: Row) -> Ranked | None:
 
 def _costs(results: Results) -> tuple[Cost, ...]:
     seconds: dict[tuple[str, str], list[float]] = {}
-    for reading in results.done:
-        if reading.seconds is not None:
-            place = (reading.run.column, str(reading.provenance.get("device", "unknown")))
-            seconds.setdefault(place, []).append(reading.seconds)
+    for found in results.done:
+        if found.seconds is not None:
+            key = (found.run.column, str(found.provenance.get("device", "unknown")))
+            seconds.setdefault(key, []).append(found.seconds)
     return tuple(
-        Cost(column, device, len(found), math.fsum(found) / 3600)
+        Cost(column, device, len(taken), math.fsum(taken) / 3600)
         for name in results.study.columns
-        for (column, device), found in seconds.items()
+        for (column, device), taken in seconds.items()
         if column == name
     )

@@ -182,13 +182,16 @@ def test_help_needs_no_heavy_import() -> None:
     assert not {"torch", "kornia", "mujoco", "pydantic"} & set(modules)
 
 
-def test_studies_import_no_plotting_where_nothing_is_drawn(tmp_path: Path) -> None:
+def test_studies_import_no_plotting_and_no_compiler_where_nothing_is_drawn(
+    tmp_path: Path,
+) -> None:
     actions = (["status"], ["table"], ["run", "--dry-run"])
     commands = [["study", *action, "laptop", f"folder={tmp_path}"] for action in actions]
     code = f"import sys, common.cli\nassert not any(map(common.cli.main, {commands}))\nprint(*sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     modules = output.splitlines()[-1].split()
-    assert "common.study.command" in modules and "matplotlib" not in modules
+    assert "common.study.command" in modules and "smg.agent" in modules
+    assert not {"matplotlib", "torch._dynamo", "common.run.build", "mujoco"} & set(modules)
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

@@ -9,7 +9,7 @@ import pytest
 from common.config.loading import load, load_run_config, to_yaml
 from common.envs.benchmark import BenchmarkEnv
 from common.errors import UserError
-from common.run.build import env_arguments
+from common.run.derived import env_arguments
 
 
 def camera(task: str, *overrides: str) -> Any:

@@ -4,7 +4,7 @@ import pytest
 
 from common.config import loading as config
 from common.errors import UserError
-from common.run import build
+from common.run import derived
 
 TASKS = ("robot_reach", "robot_peg_in_box")
 
@@ -14,7 +14,7 @@ def test_the_papers_settings(task: str) -> None:
     sac, sgqn, smg = (config.load(agent, task, "paper") for agent in ("sac", "sgqn", "smg"))
     for loaded in (sac, sgqn, smg):
         assert loaded.train.steps == 250_000
-        assert build.episode_length(loaded) == 50
+        assert derived.episode_length(loaded) == 50
         assert loaded.eval.shifts == ("train", "test1", "test2", "test3", "test4", "test5")
     assert sac.augmentation is None
     assert sgqn.augmentation == "random_convolution" and smg.augmentation == "mixture"
@@ -26,7 +26,7 @@ def test_the_papers_settings(task: str) -> None:
 
 def test_keys_of_the_environment_reach_it() -> None:
     overrides = ["env.action_axes=xyz", "env.camera=first_person", "env.view_strength=0.5"]
-    arguments = build.env_arguments(config.load("smg", "robot_reach", "laptop", overrides=overrides))
+    arguments = derived.env_arguments(config.load("smg", "robot_reach", "laptop", overrides=overrides))
     assert arguments["action_axes"] == "xyz"
     assert arguments["camera"] == "first_person"
     assert arguments["view_strength"] == 0.5

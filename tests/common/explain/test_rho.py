@@ -8,7 +8,7 @@ from common import cli
 from common.config.loading import load
 from common.envs.benchmark import BenchmarkEnv
 from common.explain.rho import table
-from common.run.build import env_arguments
+from common.run.derived import env_arguments
 from common.run.foreground import Share, foreground_share
 from tests import runs
 

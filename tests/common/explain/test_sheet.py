@@ -10,7 +10,8 @@ from PIL import Image
 
 from common.envs.benchmark import BenchmarkEnv
 from common.explain.sheet import Sheet
-from common.run.build import build_agent, build_images, env_arguments
+from common.run.build import build_agent, build_images
+from common.run.derived import env_arguments
 from common.run.device import resolve_auto
 from common.run.evaluate import Evaluator, mean_actions
 from common.run.train import train

@@ -6,7 +6,7 @@ from common import cli
 from common.envs.benchmark import BenchmarkEnv
 from common.envs.processes import EnvPool
 from common.run import foreground
-from common.run.build import env_arguments
+from common.run.derived import env_arguments
 from common.run.foreground import mean_background
 from common.run.masked import OwnMask, TrueMask, foreground_alone
 from common.run.records import read_json_lines

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.study.command import plan
-from common.study.estimate import estimates, total
+from common.study.estimate import remaining, total_line
 from common.study.folders import read
 from tests.common.study.written_runs import study, write_run
 
@@ -30,7 +30,7 @@ def test_hours_are_the_steps_left_at_the_fastest_measured_speed(tmp_path: Path) 
     measured(performance, "drq", 100.0, preset="paper")
     (performance / "damaged.json").write_text("{")
     (performance / "other.json").write_text('{"frames_per_second": 3}')
-    found = {cost.column: cost for cost in estimates([read(run) for run in planned.runs], performance)}
+    found = {row.column: row for row in remaining([read(run) for run in planned.runs], performance)}
     assert (found["smg"].runs, found["smg"].steps) == (4, 4 * 60)  # 2 tasks x 2 seeds of 60 steps
     assert found["smg"].hours == pytest.approx(240 / 0.5 / 3600)
     assert found["smg"].pace is not None and found["smg"].pace[1].startswith("a processor, 2 cores")
@@ -42,28 +42,30 @@ def test_a_processor_is_not_as_fast_as_a_gpu(tmp_path: Path) -> None:
     performance = tmp_path / "performance"
     measured(performance, "smg", 0.5)
     measured(performance, "smg", 100.0, machine=MACHINE | {"gpu": "a GPU"})
-    [cost] = estimates([read(run) for run in planned.runs], performance)
-    assert cost.pace is not None and cost.pace[0] == (0.01 if torch.cuda.is_available() else 2)
+    [row] = remaining([read(run) for run in planned.runs], performance)
+    assert row.pace is not None and row.pace[0] == (0.01 if torch.cuda.is_available() else 2)
 
 
 def test_finished_runs_cost_nothing_and_tell_the_speed_of_the_others(tmp_path: Path) -> None:
     planned = study(tmp_path, "agents=[smg]", "tasks=[walker_walk]")
     write_run(planned.runs[0])  # its records say two steps per second
     measured(tmp_path / "performance", "smg", 1000.0)
-    [cost] = estimates([read(run) for run in planned.runs], tmp_path / "performance")
-    assert (cost.runs, cost.steps) == (1, 60)
-    assert cost.hours == pytest.approx(60 / 2 / 3600)
-    assert cost.pace == (0.5, "1 of its runs on CPU, 2 threads")
+    [row] = remaining([read(run) for run in planned.runs], tmp_path / "performance")
+    assert (row.runs, row.steps) == (1, 60)
+    assert row.hours == pytest.approx(60 / 2 / 3600)
+    assert row.pace == (0.5, "1 of its runs on CPU, 2 threads")
 
 
 def test_the_sum_is_of_what_is_known_and_of_runs_that_go_on_at_the_same_time(tmp_path: Path) -> None:
     planned = study(tmp_path, "train.steps=36000")
     write_run(planned.runs[0], steps=[36_000])  # SAC's, two steps per second
-    costs = estimates([read(run) for run in planned.runs], tmp_path / "none")
-    assert [cost.hours for cost in costs] == [3 * 5, None, None]
-    assert total(costs).startswith("estimate: 15.0 hours for the others; unknown for drq, smg, whose speed")
-    assert total(costs[:1]) == "estimate: 15.0 hours of that device, one run at a time"
-    assert total(costs[:1], 2) == "estimate: 7.5 hours of that device, 2 runs at a time"
+    rows = remaining([read(run) for run in planned.runs], tmp_path / "none")
+    assert [row.hours for row in rows] == [3 * 5, None, None]
+    assert total_line(rows).startswith(
+        "estimate: 15.0 hours for the others; unknown for drq, smg, whose speed"
+    )
+    assert total_line(rows[:1]) == "estimate: 15.0 hours of that device, one run at a time"
+    assert total_line(rows[:1], 2) == "estimate: 7.5 hours of that device, 2 runs at a time"
 
 
 def test_the_plan_shows_every_run_and_adds_up_what_is_known(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ def run(tmp_path: Path) -> PlannedRun:
 
 def test_a_complete_final_evaluation_makes_a_run_done(run: PlannedRun) -> None:
     write_run(run, {"video_hard": [7.5], "train": [9.0]})
-    reading = read(run)
-    assert (reading.state, reading.step, reading.seconds) == (State.DONE, 60, 30)
-    assert reading.final_returns("video_hard") == (7.5,)
-    assert reading.evaluations("train") == [(30, 9.0), (60, 9.0)]
+    found = read(run)
+    assert (found.state, found.step, found.seconds) == (State.DONE, 60, 30)
+    assert found.final_returns("video_hard") == (7.5,)
+    assert found.evaluations("train") == [(30, 9.0), (60, 9.0)]
 
 
 def test_only_the_last_evaluation_counts(run: PlannedRun) -> None:
@@ -42,17 +42,17 @@ def test_no_folder_is_missing_and_a_folder_without_a_configuration_too(run: Plan
 
 def test_a_run_stopped_early_is_unfinished(run: PlannedRun) -> None:
     write_run(run, steps=[30])
-    reading = read(run)
-    assert (reading.state, reading.detail) == (State.UNFINISHED, "last evaluated at step 30 of 60")
+    found = read(run)
+    assert (found.state, found.detail) == (State.UNFINISHED, "last evaluated at step 30 of 60")
 
 
 def test_a_half_written_last_line_is_an_episode_that_is_not_there(run: PlannedRun) -> None:
     write_run(run)
     content = (run.folder / "eval.jsonl").read_bytes()
     (run.folder / "eval.jsonl").write_bytes(content[:-20])
-    reading = read(run)
-    assert reading.state is State.UNFINISHED
-    assert reading.detail == "final evaluation has 0 of 1 episodes under video_hard"
+    found = read(run)
+    assert found.state is State.UNFINISHED
+    assert found.detail == "final evaluation has 0 of 1 episodes under video_hard"
 
 
 def test_an_evaluated_run_whose_last_weights_were_not_saved_is_unfinished(run: PlannedRun) -> None:
@@ -108,19 +108,19 @@ def test_damage_is_told_and_never_averaged(
 ) -> None:
     write_run(run)
     damage(run.folder)
-    reading = read(run)
-    assert reading.state is State.CORRUPT
-    assert told in reading.detail
-    assert reading.episodes == ()
+    found = read(run)
+    assert found.state is State.CORRUPT
+    assert told in found.detail
+    assert found.episodes == ()
 
 
 def test_a_failed_attempt_shows_its_last_words(run: PlannedRun) -> None:
     write_run(run, steps=[30])
     (run.folder / "attempts.jsonl").write_text('{"status": 0}\n{"status": 2}\n')
     (run.folder / "train.log").write_text("50%|\r60%|\nsmg: the GPU's memory is full\n")
-    reading = read(run)
-    assert reading.state is State.FAILED
-    assert reading.detail == "exit status 2: smg: the GPU's memory is full (step 30 of 60)"
+    found = read(run)
+    assert found.state is State.FAILED
+    assert found.detail == "exit status 2: smg: the GPU's memory is full (step 30 of 60)"
     (run.folder / "attempts.jsonl").write_text('{"status": -9}\n')
     assert read(run).detail.startswith("killed by SIGKILL")
     # A damaged record of attempts says nothing of the run.

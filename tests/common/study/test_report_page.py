@@ -13,9 +13,9 @@ from selenium.webdriver.common.by import By
 from common.errors import UserError
 from common.study import command
 from common.study.definition import load_study
-from common.study.formats import MISSING
 from common.study.report import learning_curves
 from common.study.results import collect
+from common.study.texts import MISSING
 from tests.browser import errors, loaded, show
 from tests.common.study.written_runs import PROVENANCE, STUDY, study, write_run
 
@@ -120,6 +120,8 @@ def test_it_says_how_the_agents_order_agrees_with_the_published_one(page: Path) 
         ["finger_spin", "−1.00", "[−1.00, 0.00]", "2"],
         ["mean", "−0.67", "[−0.67, −0.17]", "2"],
     ]
+    # In the foot, where a click that sorts leaves it.
+    assert "<tfoot><tr><td>mean</td>" in page.read_text().replace("\n", "")
 
 
 def test_it_says_what_the_finished_runs_took(page: Path) -> None:
@@ -132,6 +134,23 @@ def test_it_says_what_the_finished_runs_took(page: Path) -> None:
         ["smg", HOSTILE, "2", "0.02"],
         ["all", HOSTILE, "10", "0.08"],
     ]
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_the_page_is_written_without_it(tmp_path: Path) -> None:
+    first, second, third, *_ = study(tmp_path).runs
+    for run in (first, second, third):
+        write_run(run)
+    Image.new("RGB", (30, 20)).save(second.folder / "sheet.png")
+    (first.folder / "sheet.png").symlink_to("sheet.png")  # to itself, which nobody can follow
+    (third.folder / "sheet.png").symlink_to("/proc/self/mem")  # a file whose first byte nobody can read
+    page = tmp_path / "report.html"
+    assert command.report(*written(tmp_path), str(page), mix=False) == 0
+    parsed = Parsed(page.read_text())
+    assert [tag for tag, _ in parsed.tags].count("img") == 1
+    assert (
+        f"Pictures that cannot be read are left out: {first.name}/sheet.png (Too many levels of symbolic "
+        f"links), {third.name}/sheet.png (Input/output error)."
+    ) in parsed.texts
 
 
 def test_without_a_finished_run_there_is_neither_order_nor_cost(tmp_path: Path) -> None:

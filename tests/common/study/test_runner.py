@@ -20,7 +20,7 @@ from common.study.attempt import attempt
 from common.study.command import share_of_threads
 from common.study.definition import PlannedRun
 from common.study.folders import State, read
-from common.study.runner import LOSSES, Lost, run_all
+from common.study.runner import LOSSES, Lost, Runner
 from tests.common.study import real_runs
 from tests.common.study.real_runs import (
     assert_finished_once,
@@ -41,10 +41,10 @@ def bring(
     retries: int = 2,
     workers: int = 1,
 ) -> list[str]:
-    """Names of the runs that `run_all` gives up, with attempts that train nothing."""
-    found = [read(run) for run in runs]
+    """Names of the runs that a `Runner` gives up, with attempts that train nothing."""
+    found_runs = [read(run) for run in runs]
     with Signals() as signals:
-        given_up = run_all(found, outcomes, workers, lambda _: "", retries, signals)
+        given_up = Runner(outcomes, workers, retries, lambda _: "", signals).bring_to_end(found_runs)
     return [run.name for run in given_up]
 
 

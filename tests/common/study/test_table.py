@@ -175,6 +175,8 @@ def test_a_missing_cell_is_a_dash_and_its_task_counts_for_no_agent(tmp_path: Pat
     assert "| finger_spin | sac | 20 | 1 × 1 | 22 ± 10* |" in text
     assert "| walker_walk | - |" in text and "| finger_spin | −18 (−30%) |" in text
     assert "Averages, IQM and P are over finger_spin." in text
+    # Two agents of the walker, and of finger spin all three.
+    assert "The mean of Kendall's τ is over walker_walk, finger_spin." in text
     assert "seeds × episodes beside each" in text
 
 
@@ -218,10 +220,10 @@ def test_the_order_of_the_agents_is_compared_with_the_published_one(tmp_path: Pa
     block = table_of(written(tmp_path)).blocks[0]
     # Walker, printed: DrQ 110, SAC 132, SMG 814; ours: DrQ 100, SAC 120, SMG 830. Finger, printed: SAC 22,
     # DrQ 54, SMG 910; ours: SAC 25, SMG 42, DrQ 60, one pair of three reversed.
-    walker, finger, mean = block.orders
+    (walker, finger), mean = block.orders, block.mean_order
     assert (walker.label, walker.agents, walker.tau) == ("walker_walk", 3, 1)
     assert (finger.label, finger.agents, finger.tau) == ("finger_spin", 3, pytest.approx(1 / 3))
-    assert (mean.label, mean.tau) == ("mean", pytest.approx(2 / 3))
+    assert mean is not None and (mean.label, mean.tau) == ("mean", pytest.approx(2 / 3))
     # Drawing seeds: SAC's 100 to 140 and DrQ's 90 to 110 can change places, SMG's cannot; on finger nothing
     # can, as 20 to 30, 40 to 44 and 50 to 70 lie apart.
     assert walker.interval == (pytest.approx(1 / 3), 1)
@@ -274,7 +276,7 @@ def test_unfinished_and_damaged_runs_are_listed_and_left_out(tmp_path: Path) -> 
     write_run(planned.runs[0], {"video_hard": [9999]}, steps=[30])
     (planned.runs[1].folder / "eval.jsonl").write_text("nonsense\n")
     table = table_of(planned)
-    assert [reading.run for reading in table.left_out] == [planned.runs[0], planned.runs[1]]
+    assert [found.run for found in table.left_out] == [planned.runs[0], planned.runs[1]]
     text = formats.markdown(table)
     assert "9999" not in text
     assert f"- {planned.runs[0].name}: unfinished (last evaluated at step 30 of 60)" in text
@@ -331,8 +333,9 @@ def test_comma_separated_values_read_back(tmp_path: Path) -> None:
 def test_latex_is_balanced_booktabs_without_bare_specials(tmp_path: Path) -> None:
     text = formats.latex(table_of(written(tmp_path)))
     for name in ("toprule", "midrule", "bottomrule", "end{tabular}"):
-        assert text.count(f"\\{name}") == 2
-    for form, cells in (("llrrrr", 6), ("lrrrr", 5)):
+        assert text.count(f"\\{name}") == 4
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
+    for form, cells in (("llrrrr", 6), ("lrrr", 4), ("lrrrr", 5), ("llrr", 4)):
         body = text.split(rf"\begin{{tabular}}{{{form}}}")[1].split(r"\end{tabular}")[0]
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {cells}
@@ -342,6 +345,16 @@ def test_latex_is_balanced_booktabs_without_bare_specials(tmp_path: Path) -> Non
     assert body.isascii()
     assert r"walker\_walk & ours & 120 $\pm$ 28" in body
     assert r"\textbf{830 $\pm$ 42}" in body
+    assert r" & Kendall's $\tau$ with the paper's order & 95\% interval & agents \\" in body
+    assert r"walker\_walk & 1.00 & [0.33, 1.00] & 3 \\" in body and "mean & 0.67 & [" in body
+    # Of 30 seconds each.
+    assert r"smg & CPU, 2 threads & 4 & 0.03 \\" in body and r"all & CPU, 2 threads & 12 & 0.10 \\" in body
+
+
+def test_what_a_table_leaves_out_of_its_averages_is_said_in_latex_too(tmp_path: Path) -> None:
+    without = ("walker_walk/drq/seed0", "walker_walk/drq/seed1")
+    text = formats.latex(table_of(written(tmp_path, without=without)))
+    assert "Averages, IQM and P are over finger\\_spin. The mean of Kendall's $\\tau$ is over walker" in text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""Statistics over few seeds, as defined in Agarwal et al., "Deep reinforcement learning at the edge of the
-statistical precipice" (NeurIPS 2021).
+"""Statistics over few seeds, with intervals, as defined in Agarwal et al., "Deep reinforcement learning at
+the edge of the statistical precipice" (NeurIPS 2021).
 
 A *stratum* holds the scores of one task, one per run; strata may differ in size. Intervals are 95% percentile
 intervals of the stratified bootstrap: runs are drawn with replacement within each task. They need two runs in

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.study import statistics
-from common.study.statistics import Ranked
+from common.study import intervals
+from common.study.intervals import Ranked
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 
@@ -21,17 +21,17 @@ def rliable() -> dict[str, Any]:
 
 
 def test_interquartile_mean_of_eight_scores_is_the_mean_of_the_middle_four() -> None:
-    assert statistics.interquartile_mean([100, 1, 2, 3, 4, 5, 6, -50]) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert intervals.interquartile_mean([100, 1, 2, 3, 4, 5, 6, -50]) == pytest.approx((2 + 3 + 4 + 5) / 4)
 
 
 def test_interquartile_mean_of_few_scores_cuts_whole_scores_only() -> None:
-    assert statistics.interquartile_mean([9, 1, 2]) == pytest.approx(4)
-    assert statistics.interquartile_mean([9, 1, 2, 4, 5]) == pytest.approx((2 + 4 + 5) / 3)
+    assert intervals.interquartile_mean([9, 1, 2]) == pytest.approx(4)
+    assert intervals.interquartile_mean([9, 1, 2, 4, 5]) == pytest.approx((2 + 4 + 5) / 3)
 
 
 @pytest.mark.parametrize("agent", ["ours", "others"])
 def test_interquartile_mean_and_interval_are_rliables(rliable: dict[str, Any], agent: str) -> None:
-    point, interval = statistics.aggregate(rliable[agent])
+    point, interval = intervals.aggregate(rliable[agent])
     assert point == pytest.approx(rliable["iqm"][agent], abs=1e-9)
     # The resampling is random on both sides: rliable's 50,000 draws, ours 10,000.
     width = rliable["iqm_interval"][agent][1] - rliable["iqm_interval"][agent][0]
@@ -39,32 +39,32 @@ def test_interquartile_mean_and_interval_are_rliables(rliable: dict[str, Any], a
 
 
 def test_probability_of_improvement_is_rliables(rliable: dict[str, Any]) -> None:
-    point, interval = statistics.probability_of_improvement(rliable["ours"], rliable["others"])
+    point, interval = intervals.probability_of_improvement(rliable["ours"], rliable["others"])
     assert point == pytest.approx(rliable["probability"], abs=1e-12)
     assert interval == pytest.approx(rliable["probability_interval"], abs=0.02)
 
 
 def test_probability_of_improvement_counts_ties_half() -> None:
     # Pairs of the first task: 3>1, 3=3, 2>1, 2<3; the second task is won outright.
-    point, _ = statistics.probability_of_improvement([[3, 2], [9]], [[1, 3], [5, 6]])
+    point, _ = intervals.probability_of_improvement([[3, 2], [9]], [[1, 3], [5, 6]])
     assert point == pytest.approx(((1 + 0.5 + 1 + 0) / 4 + 1) / 2)
 
 
 def test_performance_profile_is_rliables(rliable: dict[str, Any]) -> None:
-    shares, interval = statistics.performance_profile(rliable["ours"], rliable["thresholds"])
+    shares, interval = intervals.performance_profile(rliable["ours"], rliable["thresholds"])
     assert shares == pytest.approx(rliable["profile"], abs=1e-12)
     assert interval is not None
     assert np.stack(interval) == pytest.approx(np.array(rliable["profile_interval"]), abs=0.04)
 
 
 def test_intervals_need_two_runs_of_every_task() -> None:
-    assert statistics.aggregate([[1, 2], [3]]) == (pytest.approx(2), None)
-    assert statistics.probability_of_improvement([[1, 2]], [[3]])[1] is None
-    assert statistics.mean_interval([[1.0, 2.0]]) is None
+    assert intervals.aggregate([[1, 2], [3]]) == (pytest.approx(2), None)
+    assert intervals.probability_of_improvement([[1, 2]], [[3]])[1] is None
+    assert intervals.mean_interval([[1.0, 2.0]]) is None
 
 
 def test_interval_of_a_mean_contains_it_and_is_between_the_curves() -> None:
-    ends = statistics.mean_interval([[0.0, 5.0], [10.0, 5.0], [20.0, 5.0]])
+    ends = intervals.mean_interval([[0.0, 5.0], [10.0, 5.0], [20.0, 5.0]])
     assert ends is not None
     low, high = ends
     assert 0 <= low[0] < 10 < high[0] <= 20
@@ -73,18 +73,18 @@ def test_interval_of_a_mean_contains_it_and_is_between_the_curves() -> None:
 
 def test_intervals_do_not_change_from_call_to_call() -> None:
     scores = [[1.0, 5.0, 9.0], [2.0, 2.5, 7.0]]
-    assert statistics.aggregate(scores) == statistics.aggregate(scores)
+    assert intervals.aggregate(scores) == intervals.aggregate(scores)
 
 
 def test_difference_in_pooled_deviations_by_hand() -> None:
     # Ours: mean 12, s² = ((−2)² + 0 + 2²) / 2 = 4. Pooled: (2·4 + 4·9) / 6 = 22/3.
-    found = statistics.difference_in_pooled_deviations([10, 12, 14], 8, 3, 5)
+    found = intervals.difference_in_pooled_deviations([10, 12, 14], 8, 3, 5)
     assert found == pytest.approx((12 - 8) / (22 / 3) ** 0.5)
 
 
 def test_difference_of_a_single_seed_uses_the_published_deviation() -> None:
-    assert statistics.difference_in_pooled_deviations([20], 10, 4, 5) == pytest.approx(2.5)
-    assert statistics.difference_in_pooled_deviations([20], 10, 0, 5) is None
+    assert intervals.difference_in_pooled_deviations([20], 10, 4, 5) == pytest.approx(2.5)
+    assert intervals.difference_in_pooled_deviations([20], 10, 0, 5) is None
 
 
 def ranked(scores: list[float], printed: list[float]) -> Ranked:
@@ -93,15 +93,15 @@ def ranked(scores: list[float], printed: list[float]) -> Ranked:
 
 def test_rank_correlation_by_hand() -> None:
     # Of the six pairs five stand in the printed order and one is swapped.
-    assert statistics.rank_correlation([ranked([1, 2, 4, 3], [10, 20, 30, 40])]) == (
+    assert intervals.rank_correlation([ranked([1, 2, 4, 3], [10, 20, 30, 40])]) == (
         pytest.approx((5 - 1) / 6),
         None,
     )
-    assert statistics.rank_correlation([ranked([3, 2, 1], [1, 2, 3])])[0] == -1
+    assert intervals.rank_correlation([ranked([3, 2, 1], [1, 2, 3])])[0] == -1
     # Averaged over tasks, whatever the number of methods.
     pair = [ranked([1, 2], [5, 6]), ranked([1, 2, 4, 3], [10, 20, 30, 40])]
-    assert statistics.rank_correlation(pair)[0] == pytest.approx((1 + 4 / 6) / 2)
-    assert statistics.rank_correlation([ranked([5, 5], [1, 2])])[0] == 0
+    assert intervals.rank_correlation(pair)[0] == pytest.approx((1 + 4 / 6) / 2)
+    assert intervals.rank_correlation([ranked([5, 5], [1, 2])])[0] == 0
 
 
 def test_rank_correlation_is_scipys() -> None:
@@ -109,28 +109,28 @@ def test_rank_correlation_is_scipys() -> None:
     for _ in range(50):
         scores, printed = generator.integers(0, 5, size=(2, 7)).astype(float)  # with ties
         expected = stats.kendalltau(scores, printed)[0]
-        assert statistics.rank_correlation([ranked([*scores], [*printed])])[0] == pytest.approx(expected)
+        assert intervals.rank_correlation([ranked([*scores], [*printed])])[0] == pytest.approx(expected)
 
 
 def test_the_rank_correlations_interval_is_of_seeds_and_episodes() -> None:
     # The second method's mean over drawn seeds is 0, 5 or 10, so a quarter of the draws reverse the order.
-    seeds = statistics.rank_correlation([Ranked([[[4.0], [4.0]], [[0.0], [10.0]]], [1, 2])])
+    seeds = intervals.rank_correlation([Ranked([[[4.0], [4.0]], [[0.0], [10.0]]], [1, 2])])
     assert seeds == (1, (-1, 1))
     # The same of single seeds with two episodes, and of seeds with other numbers of episodes.
-    assert statistics.rank_correlation([Ranked([[[4.0]], [[0.0, 10.0]]], [1, 2])]) == (1, (-1, 1))
-    assert statistics.rank_correlation([Ranked([[[4.0], [4.0] * 3], [[0.0, 10.0]]], [1, 2])]) == (1, (-1, 1))
+    assert intervals.rank_correlation([Ranked([[[4.0]], [[0.0, 10.0]]], [1, 2])]) == (1, (-1, 1))
+    assert intervals.rank_correlation([Ranked([[[4.0], [4.0] * 3], [[0.0, 10.0]]], [1, 2])]) == (1, (-1, 1))
     # No draw changes the order of what lies apart.
     apart = Ranked([[[1.0, 2.0], [3.0]], [[10.0, 12.0, 11.0]], [[30.0], [20.0, 40.0]]], [1, 2, 3])
-    assert statistics.rank_correlation([apart]) == (1, (1, 1))
+    assert intervals.rank_correlation([apart]) == (1, (1, 1))
 
 
 def test_drawn_means_have_the_bootstraps_mean_and_deviation() -> None:
     # One seed of three episodes: the mean of three draws has the episodes' variance over three.
-    drawn = statistics._drawn_mean([[0.0, 3.0, 9.0]], np.random.default_rng(0))
+    drawn = intervals._drawn_mean([[0.0, 3.0, 9.0]], np.random.default_rng(0))
     assert drawn.mean() == pytest.approx(4, abs=0.1)
     assert drawn.std() == pytest.approx(np.std([0, 3, 9]) / 3**0.5, rel=0.03)
     # Two seeds of one episode and of three: seeds weigh the same.
-    drawn = statistics._drawn_mean([[10.0], [0.0, 0.0, 0.0]], np.random.default_rng(0))
+    drawn = intervals._drawn_mean([[10.0], [0.0, 0.0, 0.0]], np.random.default_rng(0))
     assert drawn.mean() == pytest.approx(5, abs=0.15)
     assert set(drawn) == {0.0, 5.0, 10.0}
 
@@ -138,11 +138,11 @@ def test_drawn_means_have_the_bootstraps_mean_and_deviation() -> None:
 def test_a_task_without_two_methods_has_no_order() -> None:
     for tasks in ([], [ranked([1], [2])], [Ranked([[[1.0]], [[2.0]]], [1])]):
         with pytest.raises(ValueError, match="two methods or more"):
-            statistics.rank_correlation(tasks)
+            intervals.rank_correlation(tasks)
 
 
 def test_empty_tasks_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one score"):
-        statistics.aggregate([[1.0], []])
+        intervals.aggregate([[1.0], []])
     with pytest.raises(ValueError, match="1 tasks on one side, 2 on the other"):
-        statistics.probability_of_improvement([[1.0]], [[1.0], [2.0]])
+        intervals.probability_of_improvement([[1.0]], [[1.0], [2.0]])

@@ -39,6 +39,7 @@ def row(text: str, name: str) -> list[str]:
     return line.split()
 
 
+@pytest.mark.slow
 def test_the_table_has_means_and_deviations_over_seeds_and_a_random_policy(
     results, monkeypatch: pytest.MonkeyPatch
 ):

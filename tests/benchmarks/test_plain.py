@@ -16,6 +16,7 @@ from tests.smg import test_smg
 PAGES = {"sac": test_sac, "sgqn": test_sgqn, "smg": test_smg}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "case"), [(name, case) for name, page in PAGES.items() for case in page.CASES]
 )

@@ -34,6 +34,7 @@ needs_libgomp = pytest.mark.skipif(
 CONFIG = ["config", "--agent", "sac", "--task", "walker_walk"]
 
 
+@pytest.mark.slow
 @needs_libgomp
 @pytest.mark.parametrize(
     "command",
@@ -48,6 +49,7 @@ def test_pytorch_is_loaded_with_the_chosen_spin_count(command):
     assert told_by_openmp(command) == str(SPINS)
 
 
+@pytest.mark.slow
 @needs_libgomp
 @pytest.mark.parametrize(
     ("variables", "expected"),

@@ -22,6 +22,7 @@ def smg(*arguments, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "task"), [("sac", "cartpole_swingup"), ("sgqn", "ball_in_cup_catch"), ("smg", "walker_walk")]
 )

@@ -43,6 +43,7 @@ def actions(env: BenchmarkEnv, count: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(-1, 1, (count, env.action_size)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [*SHIFTS, "color_video_hard", "rotate_shift_hard"])
 def test_passes_gymnasiums_checker(make: Make, shift: str) -> None:
     # Warnings are errors here.
@@ -63,6 +64,7 @@ def test_ids_are_registered(data_folder: Path) -> None:
     env.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [task for task in BENCHMARK_TASKS if task != "walker_stand"])
 def test_simulation_and_reward_are_equal_to_the_bit_under_every_shift(make: Make, task: str) -> None:
     trajectories = []

@@ -19,6 +19,7 @@ def make(root: Path, shift: str = "color_video_hard", **arguments: object) -> Be
     return BenchmarkEnv("walker_walk", shift, data_root=str(root), **arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "clips"), [("color_video_easy", EASY), ("color_video_hard", HARD)])
 def test_preset_and_clip_begin_at_one_drawn_number_and_move_on_by_one(
     shift: str, clips: list[str], data_folder: Path

@@ -171,6 +171,7 @@ def test_the_process_ends_with_its_parent() -> None:
         assert readable, "the environment outlived its parent"
 
 
+@pytest.mark.slow
 def test_a_pools_results_do_not_depend_on_its_processes(data_folder: Path) -> None:
     shifts = ("train", "color_hard", "video_hard")
     arguments = [SMALL | {"shift": shift, "data_root": str(data_folder)} for shift in shifts]

@@ -47,6 +47,7 @@ def through_a_file(state: Any) -> Any:
     return as_arrays(torch.load(file, weights_only=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "shift", "steps"), CASES)
 def test_resumes_bit_for_bit(task: str, shift: str, steps: int, data_folder: Path) -> None:
     arguments: dict[str, Any] = {"task": task, "shift": shift, "seed": 3, "data_root": str(data_folder)}

@@ -71,6 +71,7 @@ def test_train_and_green_screens(task: str, draw: Draw, reference: dict[str, np.
         assert share_within_two_levels(draw(looks.look(shift, None)), expected) >= 0.99, name
 
 
+@pytest.mark.slow
 def test_colour_presets(task: str, draw: Draw, reference: dict[str, np.ndarray], real_data: Path) -> None:
     names = [name.split("/")[2] for name in reference if name.startswith(f"frame/{task}/color")]
     assert len(names) == 4

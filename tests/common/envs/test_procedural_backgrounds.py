@@ -21,6 +21,7 @@ def test_clips_are_a_function_of_shift_and_number(shift: str) -> None:
     assert (clip[0] != procedural.clip(shift, 4, 24)[0]).mean() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_clips_look_and_move_like_real_ones(
     shift: str, real_data: Path, monkeypatch: pytest.MonkeyPatch

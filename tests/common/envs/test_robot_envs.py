@@ -85,6 +85,7 @@ def test_the_first_person_camera_shows_the_same_simulation() -> None:
         env.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "shift"), [("robot_reach", "test2"), ("robot_peg_in_box", "test5")])
 @pytest.mark.parametrize("saved_after", [0, 17, 50])
 def test_a_resumed_environment_continues_to_the_bit(task: str, shift: str, saved_after: int) -> None:

@@ -83,6 +83,7 @@ def test_table_tops_differ_and_training_is_plain_white() -> None:
         assert np.abs(difference).mean() > 20
 
 
+@pytest.mark.slow
 def test_looks_show_the_published_colours_and_textures(envs: dict[str, BenchmarkEnv]) -> None:
     tables: dict[str, str] = dict(zip(ROBOT_SHIFTS, ("white", *TABLE_TOPS), strict=True))
     for shift, env in envs.items():

@@ -94,6 +94,7 @@ def eroded(mask: np.ndarray) -> np.ndarray:
     return np.logical_and.reduce([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", KEYED)
 def test_the_scene_is_keyed_out_and_the_foreground_is_not(task: str) -> None:
     env = BenchmarkEnv(task, "video_hard", seed=1, action_repeat=2)
@@ -131,6 +132,7 @@ def test_goals_and_rails_are_foreground(task: str, geom: str) -> None:
     env.close()
 
 
+@pytest.mark.slow
 def test_shares_of_pixels_that_shifts_change() -> None:
     shifts = (
         "video_easy",

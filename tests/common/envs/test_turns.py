@@ -88,6 +88,7 @@ def test_a_hundred_episodes_show_every_turn_once_in_the_order_of_the_seed() -> N
     assert turns.turn_of_episode(8, 0) != order[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [*GEOMETRIC_SHIFTS, *COLOR_VIDEO_SHIFTS])
 def test_state_and_reward_are_trainings_to_the_bit_over_an_episode(shift: str, data_folder: Path) -> None:
     arguments: dict[str, Any] = {"seed": 5, "action_repeat": 8, "image_size": 16, "shadow_size": 32}

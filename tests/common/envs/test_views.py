@@ -122,6 +122,7 @@ def make(shift: str, task: str = "walker_walk", **arguments: float) -> Benchmark
     return BenchmarkEnv(task, shift, **{"seed": 1, **arguments})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", shifts.VIEW_SHIFTS)
 def test_views_change_pixels_and_nothing_else(shift: str) -> None:
     own, seen = make("train"), make(shift)

@@ -21,6 +21,7 @@ def recorded(shift, actions, every=1):
         stage.close()
 
 
+@pytest.mark.slow
 def test_a_shift_and_training_show_the_same_states(actions, monkeypatch):
     monkeypatch.delenv("SMG_DATA", raising=False)
     shifted, plain = recorded("video_hard", actions), recorded("train", actions)

@@ -258,6 +258,7 @@ def test_a_gpu_measures_the_same(name):
         torch.testing.assert_close(there[metric].cpu(), value, rtol=1e-3, atol=1e-3, msg=metric)
 
 
+@pytest.mark.slow
 def test_training_does_not_notice_how_often_it_is_diagnosed(tmp_path):
     often = runs.run(tmp_path / "often", "smg", *QUICK, "train.log_every=2")
     seldom = runs.run(tmp_path / "seldom", "smg", *QUICK, "train.log_every=12")

@@ -21,6 +21,7 @@ GEOMETRIC = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_under_the_geometric_shifts(tmp_path, capsys):
     folder = runs.run(tmp_path / "run", "sac", "eval.shifts=[train]", "train.steps=12", "eval.episodes=1")
     capsys.readouterr()
@@ -43,6 +44,7 @@ def test_a_run_is_evaluated_under_the_geometric_shifts(tmp_path, capsys):
     assert "did you mean 'geometric'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_trains_and_records_the_new_shifts_shares(tmp_path):
     shifts = "eval.shifts=[train,color_video_hard,rotate_shift_hard]"
     folder = runs.run(tmp_path / "run", "smg", shifts, "train.steps=12", "eval.episodes=1")

@@ -29,6 +29,7 @@ def one_by_one():
     evaluator.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("envs", "processes"), [(9, 2), (5, 0)])
 def test_returns_do_not_depend_on_how_many_environments_step_together(one_by_one, envs, processes):
     evaluator = Evaluator(

@@ -57,6 +57,7 @@ def test_a_policy_acts_on_what_its_own_soft_mask_keeps():
     assert agent.seen[:, 3:].unique().tolist() == [10]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [0, 2])
 def test_true_masks_follow_every_frame_of_every_stack(tmp_path, processes):
     arguments = env_arguments(runs.smoke(tmp_path, "sac", "env.image_size=32", "env.episode_steps=20"))
@@ -153,6 +154,7 @@ def evaluated(folder):
     }
 
 
+@pytest.mark.slow
 def test_a_mask_of_everything_changes_no_return(folder, monkeypatch, capsys):
     monkeypatch.setattr(foreground.mean_background, "__defaults__", (4,))
     monkeypatch.setattr(SMG, "mask", lambda self, obs: torch.ones(len(obs), 3, *obs.shape[2:]))
@@ -163,6 +165,7 @@ def test_a_mask_of_everything_changes_no_return(folder, monkeypatch, capsys):
     assert "(+0.0 ± 0.0)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_every_mask_has_records_of_its_own(folder, monkeypatch, capsys):
     monkeypatch.setattr(foreground.mean_background, "__defaults__", (4,))
     assert cli.main(["eval", str(folder), "--masks", "truth,learned"]) == 0

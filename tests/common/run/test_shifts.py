@@ -49,6 +49,7 @@ def test_shares_are_measured_once_with_the_runs_camera(tmp_path, monkeypatch):
     assert asked == [2, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["reacher_easy"])
 def test_a_run_says_and_records_it(tmp_path, capsys, task):
     folder = runs.run(tmp_path / "run", "sac", EASY, "train.steps=12", "eval.episodes=1", task=task)

@@ -28,6 +28,7 @@ class CountingSMG(SMG):
         return {"loss/bellman": torch.zeros(())}
 
 
+@pytest.mark.slow
 def test_a_run_of_1300_steps_makes_the_updates_that_the_schedule_implies(tmp_path, monkeypatch):
     CountingSMG.counts.clear()
     monkeypatch.setattr("common.run.build.agent_class", lambda _: CountingSMG)
@@ -64,6 +65,7 @@ def test_updates_come_at_the_steps_that_their_period_divides(tmp_path, monkeypat
     assert learnt == [(21, False, False), (24, True, False), (27, False, True), (30, True, False)]
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_where_the_environment_steps_and_repeat_with_the_seed(tmp_path):
     beside = runs.run(tmp_path / "beside", "smg", *QUICK, "env.ahead=1")
     after = runs.run(tmp_path / "after", "smg", *QUICK, "env.ahead=0")
@@ -73,6 +75,7 @@ def test_numbers_do_not_depend_on_where_the_environment_steps_and_repeat_with_th
     assert runs.metrics(after) != runs.metrics(other)
 
 
+@pytest.mark.slow
 def test_wandb_holds_what_the_run_folder_holds(tmp_path):
     folder = tmp_path / "run"
     assert train(runs.smoke(folder, "sac", *QUICK, "wandb.mode=offline")) == 0
@@ -114,6 +117,7 @@ def test_what_a_gpu_trained_is_looked_at_without_one(tmp_path, capsys):
         resolve_auto(config)
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_when_the_policys_answer_is_waited_for(tmp_path, monkeypatch):
     at_once = runs.run(tmp_path / "at_once", "smg", *QUICK)
     begin, order = Trainer.__init__, []

@@ -127,6 +127,7 @@ def test_a_signal_stops_all_attempts_and_the_study_waits_for_them(runs: Sequence
     assert sorted(saved) == [("drq", True), ("sac", True)]
 
 
+@pytest.mark.slow
 def test_a_study_that_is_done_starts_nothing_and_prints_its_table(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

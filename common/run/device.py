@@ -3,6 +3,8 @@
 import ctypes
 import os
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from common.run.nvidia import unusable_gpu
 
 SMALL = 30_000_000
 """Multiplications in an encoder's pass over a batch below which a second thread costs more than it does."""
+STAT = Path("/proc/stat")
 
 
 def resolve_auto(config: Config) -> Config:
@@ -98,6 +101,42 @@ def apply_switches(config: Config) -> None:
         keep_freed_memory()
     if config.device == "cpu" and "OMP_NUM_THREADS" not in os.environ and encoder_products(config) < SMALL:
         torch.set_num_threads(1)
+
+
+def advice_on_threads(config: Config, seconds: float = 0.5) -> str | None:
+    """What a person should know who trains on a CPU beside other work; looks for as long as that.
+
+    The number of threads stays what it is: a run repeats to the bit only with the same number.
+    """
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if config.device != "cpu" or threads == 1 or "OMP_NUM_THREADS" in os.environ:
+        return None
+    others = busy_cores(seconds)
+    free = max(1, round(cores - others))
+    if threads <= free:
+        return None
+    return (
+        f"other processes use {others:.1f} of {cores} cores: while they do, OMP_NUM_THREADS={free} is faster "
+        f"than the {threads} threads of this run"
+    )
+
+
+def busy_cores(seconds: float) -> float:
+    """How many cores are in use on this machine while this thread sleeps; 0 where Linux does not tell."""
+    try:
+        before = _ticks()
+        time.sleep(seconds)
+        busy, idle = (now - then for now, then in zip(_ticks(), before, strict=True))
+    except (OSError, ValueError):
+        return 0.0
+    return (os.cpu_count() or 1) * busy / max(1, busy + idle)
+
+
+def _ticks() -> tuple[int, int]:
+    """Processor time of all cores since the machine started, in use and idle."""
+    _, *ticks = STAT.read_text(encoding="ascii").splitlines()[0].split()
+    user, nice, system, idle, waiting, *others = map(int, ticks[:8])  # those behind are in user and nice
+    return user + nice + system + sum(others), idle + waiting
 
 
 def encoder_products(config: Config) -> int:

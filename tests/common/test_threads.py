@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common.config.loading import load
+from common.run import device
 from common.run.device import apply_switches, encoder_products, resolve_auto
 from common.threads import SPINS
 
@@ -89,3 +90,51 @@ def test_small_networks_take_one_thread(preset, own, expected, monkeypatch: pyte
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     apply_switches(configured(preset))
     assert [3, *asked][-1] == expected
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """Makes a machine of two cores on which a second passes with so many ticks in use and idle."""
+
+    def install(used: int, idle: int, threads: int = 2) -> None:
+        def stat(user: int, idle: int) -> None:
+            # user, nice, system, idle, iowait, irq, softirq, steal; guest, guest_nice are in the first two
+            (tmp_path / "stat").write_text(f"cpu  {user} 20 30 {idle} 50 0 5 0 10 10\ncpu0 1 2 3\n")
+
+        stat(1000, 9000)
+        monkeypatch.setattr(device, "STAT", tmp_path / "stat")
+        monkeypatch.setattr(device.time, "sleep", lambda seconds: stat(1000 + used, 9000 + idle))
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    return install
+
+
+@pytest.mark.parametrize(("used", "idle", "cores"), [(0, 200, 0.0), (100, 100, 1.0), (150, 50, 1.5)])
+def test_cores_in_use_are_counted(used, idle, cores, beside):
+    beside(used, idle)
+    assert device.busy_cores(1) == pytest.approx(cores)
+
+
+@pytest.mark.parametrize(
+    ("used", "threads", "told"), [(100, 2, True), (60, 2, True), (40, 2, False), (190, 1, False)]
+)
+def test_a_busy_neighbour_is_told_and_changes_nothing(used, threads, told, beside):
+    beside(used, 200 - used, threads)
+    advice = device.advice_on_threads(configured("laptop"))
+    assert told == (
+        advice is not None and f"use {used / 100:.1f} of 2 cores: while they do, OMP_NUM_THREADS=1" in advice
+    )
+
+
+def test_the_users_own_number_of_threads_needs_no_advice(beside, monkeypatch: pytest.MonkeyPatch):
+    beside(200, 0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert device.advice_on_threads(configured("laptop")) is None
+
+
+def test_where_the_system_does_not_tell_nothing_is_said(beside, monkeypatch: pytest.MonkeyPatch, tmp_path):
+    beside(200, 0)
+    monkeypatch.setattr(device, "STAT", tmp_path / "none")
+    assert device.advice_on_threads(configured("laptop")) is None

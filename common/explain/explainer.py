@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from common.errors import UserError
 from common.explain import attributions
 from common.rl.attribution import frame_attribution, guided_gradient, saliency_mask
 from common.rl.augment import compose
+from common.rl.sac import SAC
 
 ATTRIBUTIONS: dict[str, Callable[..., Tensor]] = {
     "attribution": guided_gradient,
@@ -60,7 +60,7 @@ class Explainer:
         backdrop: ε of `augmented`, (1, 3, H, W), 0–255.
     """
 
-    def __init__(self, label: str, agent: Any, quantile: float, backdrop: Tensor) -> None:
+    def __init__(self, label: str, agent: SAC, quantile: float, backdrop: Tensor) -> None:
         self.label = label
         self.agent = agent
         self.quantile = quantile

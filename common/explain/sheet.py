@@ -1,7 +1,6 @@
 """What training shows of each evaluation: a picture, and the numbers that cost little."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import QUANTILE, Explainer
 from common.explain.files import save_picture
 from common.explain.numbers import Tally
+from common.rl.sac import SAC
 from common.run.derived import episode_length
 
 MOMENTS = 4
@@ -29,7 +29,7 @@ class Sheet:
         config: of its run.
     """
 
-    def __init__(self, agent: Any, config: Config) -> None:
+    def __init__(self, agent: SAC, config: Config) -> None:
         quantile = getattr(config.settings, "quantile", QUANTILE)
         # A picture of its own, because drawing one from the overlay bank would change what training sees.
         backdrop = torch.from_numpy(procedural_images(1, config.env.image_size, seed=0))

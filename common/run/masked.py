@@ -4,7 +4,7 @@ M is the agent's own mask, or the simulator's, which is perfect: how much could 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,12 +13,22 @@ from torch import Tensor
 from common.envs.processes import EnvPool, PoolStep
 from common.errors import UserError, did_you_mean
 from common.rl.augment import compose
+from common.rl.sac import SAC
 from common.run.evaluate import Policy
 
 MASKS = ("learned", "truth")
 
 
-def check_masks(masks: Sequence[str], agent: Any) -> None:
+@runtime_checkable
+class Masking(Policy, Protocol):
+    """A policy that has a mask of its own."""
+
+    def mask(self, obs: Tensor) -> Tensor:
+        """M (N, F, H, W) in [0, 1] of observations (N, 3F, H, W), 0–255."""
+        ...
+
+
+def check_masks(masks: Sequence[str], agent: SAC) -> None:
     """Refuse the names of masks that there are not.
 
     Raises:
@@ -27,7 +37,7 @@ def check_masks(masks: Sequence[str], agent: Any) -> None:
     for mask in masks:
         if mask not in MASKS:
             raise UserError(f"--masks: unknown mask '{mask}'; {did_you_mean(mask, MASKS)}")
-    if "learned" in masks and not hasattr(agent, "mask"):
+    if "learned" in masks and not isinstance(agent, Masking):
         raise UserError(
             f"--masks learned: agent {agent.config.agent} has no mask of its own; --masks truth takes the "
             "simulator's"
@@ -38,19 +48,18 @@ class OwnMask:
     """The policy of an agent with a `mask`, shown the foreground that this mask keeps.
 
     Args:
-        agent: has `mask`, observations (N, 3F, H, W) → (N, F, H, W) in [0, 1].
+        agent: the policy and its mask.
         background: b, uint8 (3, H, W).
     """
 
-    def __init__(self, agent: Any, background: np.ndarray) -> None:
-        self.agent: Policy = agent
+    def __init__(self, agent: Masking, background: np.ndarray) -> None:
+        self.agent = agent
         self.device = agent.device
-        self._mask = agent.mask
         self._background = torch.from_numpy(background)[None].to(agent.device)
 
     def act(self, obs: Tensor, sample: bool) -> Tensor:
         """Actions (N, A) for uint8 observations (N, 3F, H, W)."""
-        seen = compose(obs.float(), self._mask(obs), self._background)
+        seen = compose(obs.float(), self.agent.mask(obs), self._background)
         return self.agent.act(seen.round().to(torch.uint8), sample)
 
 

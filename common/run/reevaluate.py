@@ -16,7 +16,7 @@ from common.run.console import returns_by_shift
 from common.run.device import for_trained
 from common.run.evaluate import Evaluator, Policy, summary_table
 from common.run.foreground import mean_background
-from common.run.masked import OwnMask, TrueMask, check_masks
+from common.run.masked import Masking, OwnMask, TrueMask, check_masks
 from common.run.nvidia import training_gpu
 from common.run.records import JsonLines, Record
 from common.run.shifts import hardly_shown, shift_shares
@@ -57,7 +57,7 @@ def _masked(config: Config, agent: SAC, masks: Sequence[str]) -> dict[str, list[
     background = mean_background(config, agent)
     records = {}
     for mask in dict.fromkeys(masks):
-        if mask == "learned":
+        if mask == "learned" and isinstance(agent, Masking):
             records[mask] = _played(build_evaluator(config), OwnMask(agent, background))
         else:
             pool = partial(TrueMask, background=background)

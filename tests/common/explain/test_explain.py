@@ -149,5 +149,5 @@ def test_refusals_are_one_line_that_says_what_can_be_shown(untrained, capsys):
     assert "env.action_repeat 4" in refused(capsys, sac, slower)
     for path in (sac / "checkpoint").iterdir():
         path.unlink()
-    assert "no checkpoint" in refused(capsys, sac)
+    assert "neither a checkpoint nor weights" in refused(capsys, sac)
     assert "not a run folder" in refused(capsys, sac.parent)

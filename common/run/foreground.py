@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from common.config.schema import Config
-from common.envs.benchmark import BenchmarkEnv
-from common.run.derived import env_arguments
+from common.run.build import build_env
 from common.run.evaluate import Policy
 
 STEPS = 500
@@ -68,7 +67,7 @@ def _training_frames(
     config: Config, steps: int, policy: Policy | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The frame, uint8 (3, H, W), and its true foreground, bool (H, W), after each of so many agent steps."""
-    env = BenchmarkEnv(**env_arguments(config), shift="train", seed=config.seed)
+    env = build_env(config)
     random = np.random.RandomState(config.seed)
     try:
         obs, _ = env.reset()

@@ -54,14 +54,12 @@ def build(config: Config, announce: Callable[[str], None] = lambda _: None) -> P
     check_clips(config, evaluations(config))
     env = TrainingEnv(env_arguments(config) | {"shift": "train", "seed": config.seed}, config.env.ahead == 1)
     try:
-        storage = replay_storage(config, env.action_size)
-        size = replay_size(config, env.action_size) / 1e9
-        announce(f"replay: {config.replay.capacity:,} transitions take {size:.2f} GB on {storage}")
+        replay = build_replay(config, env.action_size, announce)
         images = build_images(config)
         return Parts(
             env=env,
             agent=build_agent(config, env.action_size, images),
-            replay=build_replay(config, env.action_size),
+            replay=replay,
             images=images,
             evaluator=build_evaluator(config),
         )
@@ -120,19 +118,24 @@ def check_clips(config: Config, evaluations: int) -> int:
     )
 
 
-def build_replay(config: Config, action_size: int) -> Replay:
-    """An empty replay of the configured capacity, where it fits.
+def build_replay(
+    config: Config, action_size: int, announce: Callable[[str], None] = lambda _: None
+) -> Replay:
+    """An empty replay of the configured capacity, where it fits; `announce` gets its size beforehand.
 
     Raises:
         UserError: there is not enough memory, with the numbers.
     """
+    storage = replay_storage(config, action_size)
+    size = replay_size(config, action_size) / 1e9
+    announce(f"replay: {config.replay.capacity:,} transitions take {size:.2f} GB on {storage}")
     return Replay(
         config.replay.capacity,
         frame_shape(config),
         action_size,
         episode_steps=episode_length(config),
         device=torch.device(config.device),
-        storage=replay_storage(config, action_size),
+        storage=storage,
         seed=config.seed,
         frames=config.env.frames,
     )

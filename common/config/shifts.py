@@ -16,6 +16,7 @@ LIMITED_SHIFTS = ("shift_easy", "shift_hard", "rotate_shift_easy", "rotate_shift
 
 PHOTOMETRIC_SHIFTS = (*COLOR_SHIFTS, *VIDEO_SHIFTS, *COLOR_VIDEO_SHIFTS)
 GEOMETRIC_SHIFTS = (*ROTATE_SHIFTS, *LIMITED_SHIFTS)
+KINDS: Mapping[str, tuple[str, ...]] = {"photometric": PHOTOMETRIC_SHIFTS, "geometric": GEOMETRIC_SHIFTS}
 """The two kinds of DMC-GB2's twelve test distributions, which extend DMControl-GB."""
 
 VIEW_SHIFTS = ("view_novel", "view_moving", "view_shaking", "view_fov")
@@ -71,8 +72,7 @@ def groups_of(task: str) -> dict[str, tuple[str, ...]]:
     return {
         "all": ROBOT_SHIFTS if task in ROBOT_TASKS else SHIFTS,
         "dmcgb2": (*PHOTOMETRIC_SHIFTS, *GEOMETRIC_SHIFTS),
-        "photometric": PHOTOMETRIC_SHIFTS,
-        "geometric": GEOMETRIC_SHIFTS,
+        **KINDS,
         "views": VIEW_SHIFTS,
     }
 
@@ -109,5 +109,4 @@ def whole_groups(shifts: Iterable[str]) -> dict[str, tuple[str, ...]]:
     Their means are reported apart, and of a complete kind only: means over others are of other things.
     """
     found = set(shifts)
-    kinds = {"photometric": PHOTOMETRIC_SHIFTS, "geometric": GEOMETRIC_SHIFTS}
-    return {name: members for name, members in kinds.items() if found.issuperset(members)}
+    return {name: members for name, members in KINDS.items() if found.issuperset(members)}

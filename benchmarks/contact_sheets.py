@@ -93,12 +93,7 @@ def dmcgb2() -> dict[str, Panels]:
     rows: dict[str, Panels] = defaultdict(dict)
     for shift in ("train", *PHOTOMETRIC_SHIFTS, *GEOMETRIC_SHIFTS):
         for task in BENCHMARK_TASKS:
-            env = BenchmarkEnv(task, shift, seed=SEED)
-            random = np.random.RandomState(SEED)
-            obs, _ = env.reset(options={"evaluation": 0, "episode": 0, "episodes": 1})
-            for _ in range(FOREGROUND_STEP):
-                obs, *_ = env.step(random.uniform(-1, 1, env.action_size))
-            rows[shift][task] = newest(obs)
+            env, rows[shift][task] = some_way_into_an_episode(task, shift)
             if shift == GEOMETRIC_SHIFTS[-1]:
                 rows["foreground"][task] = foreground(env)
             env.close()
@@ -110,15 +105,20 @@ def foregrounds() -> dict[str, Panels]:
     rows: dict[str, Panels] = {"train": {}, "hardest shift": {}, "foreground": {}}
     for task, shift in FOREGROUND_TASKS.items():
         for row, look in (("train", "train"), ("hardest shift", shift)):
-            env = BenchmarkEnv(task, look, seed=SEED)
-            random = np.random.RandomState(SEED)
-            obs, _ = env.reset(options={"evaluation": 0, "episode": 0, "episodes": 1})
-            for _ in range(FOREGROUND_STEP):
-                obs, *_ = env.step(random.uniform(-1, 1, env.action_size))
-            rows[row][task] = newest(obs)
+            env, rows[row][task] = some_way_into_an_episode(task, look)
             rows["foreground"][task] = foreground(env)
             env.close()
     return rows
+
+
+def some_way_into_an_episode(task: str, shift: str) -> tuple[BenchmarkEnv, np.ndarray]:
+    """An environment after some random steps of its first evaluation episode, and the frame it shows."""
+    env = BenchmarkEnv(task, shift, seed=SEED)
+    random = np.random.RandomState(SEED)
+    obs, _ = env.reset(options={"evaluation": 0, "episode": 0, "episodes": 1})
+    for _ in range(FOREGROUND_STEP):
+        obs, *_ = env.step(random.uniform(-1, 1, env.action_size))
+    return env, newest(obs)
 
 
 def newest(obs: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.upsampling import TransposedConvolution
 from common.rl.networks import (
     Convolution,
     Decoder,
@@ -16,12 +17,13 @@ from common.rl.networks import (
 )
 
 
+@pytest.mark.parametrize("kind", [UpsampledConvolution, TransposedConvolution])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (1, 1)])
-def test_convolving_an_upsampled_image_without_making_it(layout, height, width):
+def test_convolving_an_upsampled_image_without_making_it(kind, layout, height, width):
     torch.manual_seed(0)
     image = torch.randn(2, 3, height, width, dtype=torch.float64).contiguous(memory_format=layout)
-    convolution = UpsampledConvolution(3, 5).double().to(memory_format=layout)  # pyright: ignore
+    convolution = kind(3, 5).double().to(memory_format=layout)  # pyright: ignore
     inputs = [image.requires_grad_(), convolution.weight, convolution.bias]
     upsampled = F.interpolate(image, scale_factor=2, mode="nearest")
     plain = F.conv2d(upsampled, convolution.weight, convolution.bias, padding=1)

@@ -103,7 +103,7 @@ def apply_switches(config: Config) -> None:
         torch.set_num_threads(1)
 
 
-def advice_on_threads(config: Config, seconds: float = 0.5) -> str | None:
+def advice_on_threads(config: Config, seconds: float = 0.2) -> str | None:
     """What a person should know who trains on a CPU beside other work; looks for as long as that.
 
     The number of threads stays what it is: a run repeats to the bit only with the same number.

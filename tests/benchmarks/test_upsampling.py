@@ -1,4 +1,4 @@
-"""The benchmark of upsampled convolutions; tests/common/rl/test_networks.py shows that both ways are one function."""
+"""The benchmark of upsampled convolutions; test_networks.py shows that both ways are one function."""
 
 import pytest
 

@@ -100,6 +100,7 @@ def load_run_config(
     if is_import_path(agent) and not allow_code:
         raise UserError(f"{path}: agent '{agent}' is code from outside this package; --allow-code imports it")
     _name_camera(stored.values)
+    stored.values.setdefault("threads", "auto")  # a run recorded before there was this key
     changes = [_override(text) for text in overrides]
     for key in ("agent", "task", "preset"):
         if any(key in change.values for change in changes):

@@ -269,6 +269,7 @@ class Config(Section):
     amp: Literal["auto", "off", "bf16"]
     channels_last: Switch
     tf32: bool
+    threads: Positive | Literal["auto"]
     augmentation: Annotated[Any, PlainValidator(_augmentation)]
     shift: Count
     run: Run

@@ -14,8 +14,8 @@ from common.errors import UserError
 from common.run import checkpoint, weights
 
 FREE = (
-    "run.", "device", "compile", "amp", "channels_last", "optim.fused", "env.ahead", "replay.device",
-    "eval.envs", "eval.processes", "eval.sheet", "wandb.", "checkpoint.",
+    "run.", "device", "compile", "amp", "channels_last", "threads", "optim.fused", "env.ahead",
+    "replay.device", "eval.envs", "eval.processes", "eval.sheet", "wandb.", "checkpoint.",
 )  # fmt: skip
 """Keys that say where, how fast and how safely a run computes, not what it learns. They may change."""
 

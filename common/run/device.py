@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ SMALL = 30_000_000
 STAT = Path("/proc/stat")
 
 
-def resolve_auto(config: Config) -> Config:
-    """The configuration with device, compile, amp, channels_last and optim.fused decided.
+def resolve_auto(config: Config, announce: Callable[[str], None] = lambda _: None) -> Config:
+    """The configuration with device, compile, amp, channels_last, threads and optim.fused decided.
 
     On a CPU they are what updates took least processor time with; on a GPU they are not measured yet.
+    `announce` gets what a person should know who wonders about the number of threads.
 
     Raises:
         UserError: the device does not exist here, or PyTorch cannot use the machine's GPU.
@@ -41,6 +43,7 @@ def resolve_auto(config: Config) -> Config:
         "compile": ("graphs" if cuda else "eager") if config.compile == "auto" else config.compile,
         "amp": ("bf16" if bf16_is_fast(cuda) else "off") if config.amp == "auto" else config.amp,
         "channels_last": True if config.channels_last == "auto" else config.channels_last,
+        "threads": free_threads(config, device, announce) if config.threads == "auto" else config.threads,
         "optim": config.optim.model_copy(
             update={"fused": True if config.optim.fused == "auto" else config.optim.fused}
         ),
@@ -50,10 +53,12 @@ def resolve_auto(config: Config) -> Config:
 
 def for_trained(config: Config) -> Config:
     """`resolve_auto` for an agent that learns no more: nothing compiled, the CPU if its GPU is not here."""
-    instead = {"compile": "eager"}
+    instead: dict[str, Any] = {"compile": "eager"}
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         print(f"this machine's PyTorch finds no CUDA device: cpu instead of {config.device}", file=sys.stderr)
         instead["device"] = "cpu"
+    if config.threads == "auto":  # of a run that began before there was such a key
+        instead["threads"] = torch.get_num_threads()
     return resolve_auto(config.model_copy(update=instead))
 
 
@@ -99,26 +104,29 @@ def apply_switches(config: Config) -> None:
     torch.backends.cudnn.benchmark = config.device.startswith("cuda")
     if config.device == "cpu" and sys.platform == "linux":
         keep_freed_memory()
-    if config.device == "cpu" and "OMP_NUM_THREADS" not in os.environ and encoder_products(config) < SMALL:
-        torch.set_num_threads(1)
+    if config.device == "cpu" and config.threads != "auto" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(config.threads, len(os.sched_getaffinity(0))))
 
 
-def advice_on_threads(config: Config, seconds: float = 0.2) -> str | None:
-    """What a person should know who trains on a CPU beside other work; looks for as long as that.
+def free_threads(config: Config, device: str, announce: Callable[[str], None], seconds: float = 1) -> int:
+    """How many threads an update should have here and now; looks for `seconds` what other processes use.
 
-    The number of threads stays what it is: a run repeats to the bit only with the same number.
+    An operation ends with the slowest of its threads. Where one has to share its core, all of them wait, and
+    a thread less is faster (docs/performance.md).
     """
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
-    if config.device != "cpu" or threads == 1 or "OMP_NUM_THREADS" in os.environ:
-        return None
+    if device != "cpu" or threads == 1 or "OMP_NUM_THREADS" in os.environ:
+        return threads
+    if encoder_products(config) < SMALL:
+        return 1
     others = busy_cores(seconds)
-    free = max(1, round(cores - others))
-    if threads <= free:
-        return None
-    return (
-        f"other processes use {others:.1f} of {cores} cores: while they do, OMP_NUM_THREADS={free} is faster "
-        f"than the {threads} threads of this run"
-    )
+    free = min(threads, max(1, round(cores - others)))
+    if free < threads:
+        announce(
+            f"other processes use {others:.1f} of {cores} cores: threads={free} for the whole of this run, "
+            f"whose update has {threads} where nothing else runs"
+        )
+    return free
 
 
 def busy_cores(seconds: float) -> float:

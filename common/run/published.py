@@ -249,8 +249,8 @@ def _row(published_name: str, task: str, shift: str) -> dict[str, tuple[str, lis
 # a condition names it: most tasks have one model.
 _INDIFFERENT = (
     "agent", "task", "preset", "seed", "run.", "device", "compile", "amp", "channels_last", "tf32",
-    "train.log_every", "eval.", "data.", "env.model", "env.ahead", "env.view_strength", "replay.device",
-    "optim.fused", "wandb.", "checkpoint.",
+    "threads", "train.log_every", "eval.", "data.", "env.model", "env.ahead", "env.view_strength",
+    "replay.device", "optim.fused", "wandb.", "checkpoint.",
 )  # fmt: skip
 
 

@@ -14,13 +14,7 @@ from common.errors import UserError
 from common.run.again import has_ended, is_run, taken_up
 from common.run.build import build, replay_size
 from common.run.console import Console
-from common.run.device import (
-    advice_on_threads,
-    apply_switches,
-    device_name,
-    out_of_memory,
-    resolve_auto,
-)
+from common.run.device import apply_switches, device_name, out_of_memory, resolve_auto
 from common.run.evaluate import summary_table
 from common.run.foreground import resolve_rho
 from common.run.nvidia import training_gpu
@@ -55,7 +49,7 @@ def train(config: Config, resume: Path | None = None, make_sheet: SheetMaker | N
                 if has_ended(path, config):
                     console.result(final_report(config, path))
                     return 0
-            config = resolve_auto(config)
+            config = resolve_auto(config, console.say)
             renderer = gl.select_backend(training_gpu(config.device))
             config = resolve_rho(config)
             apply_switches(config)
@@ -86,8 +80,6 @@ def _train(
     stack: ExitStack,
 ) -> None:
     """Train in the folder of a run that goes on, or else in a new one; `stack` will close what is opened."""
-    if advice := advice_on_threads(config):
-        console.say(advice)
     data = data_summary(config.data.root)
     overlays = str(config.data.overlay_folder() or "procedural")
     for name, source in (("video and colour shifts", data["source"]), ("overlays", overlays)):

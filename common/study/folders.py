@@ -158,8 +158,8 @@ def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:
 
 # Where and how fast a run computes, not what; the folder of clips is compared by its hash in the provenance.
 _INDIFFERENT = (
-    "seed", "run.", "device", "compile", "amp", "channels_last", "data.", "eval.envs", "eval.processes",
-    "env.ahead", "replay.device", "optim.fused", "wandb.", "checkpoint.every",
+    "seed", "run.", "device", "compile", "amp", "channels_last", "threads", "data.", "eval.envs",
+    "eval.processes", "env.ahead", "replay.device", "optim.fused", "wandb.", "checkpoint.every",
 )  # fmt: skip
 
 

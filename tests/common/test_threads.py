@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,27 +70,13 @@ def test_nothing_changes_once_pytorch_is_loaded(monkeypatch: pytest.MonkeyPatch)
     assert "GOMP_SPINCOUNT" not in os.environ
 
 
-def configured(preset: str):
-    return resolve_auto(load("sac", "walker_walk", preset, overrides=["device=cpu"]))
+def configured(preset: str, *overrides: str):
+    return load("sac", "walker_walk", preset, overrides=["device=cpu", *overrides])
 
 
 def test_the_encoders_work_by_hand():
     # 84 → 41 → 20 → 18 pixels, 4 filters, 9 and then 4 channels, 3×3 kernels, a batch of 8
     assert encoder_products(configured("smoke")) == 8 * 4 * 9 * (41**2 * 9 + 20**2 * 4 + 18**2 * 4)
-
-
-@pytest.mark.parametrize(
-    ("preset", "own", "expected"),
-    [("smoke", None, 1), ("laptop", None, 3), ("paper", None, 3), ("smoke", "3", 3)],
-)
-def test_small_networks_take_one_thread(preset, own, expected, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if own is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", own)
-    asked: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    apply_switches(configured(preset))
-    assert [3, *asked][-1] == expected
 
 
 @pytest.fixture
@@ -103,9 +90,8 @@ def beside(tmp_path, monkeypatch: pytest.MonkeyPatch):
 
         stat(1000, 9000, 50)
         monkeypatch.setattr(device, "STAT", tmp_path / "stat")
-        monkeypatch.setattr(
-            device.time, "sleep", lambda seconds: stat(1000 + used, 9000 + idle // 2, 50 + idle // 2)
-        )
+        later = 1000 + used, 9000 + idle // 2, 50 + idle // 2
+        monkeypatch.setattr(device, "time", SimpleNamespace(sleep=lambda seconds: stat(*later)))
         monkeypatch.setattr(os, "cpu_count", lambda: 2)
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -120,23 +106,57 @@ def test_cores_in_use_are_counted(used, idle, cores, beside):
 
 
 @pytest.mark.parametrize(
-    ("used", "threads", "told"), [(100, 2, True), (60, 2, True), (40, 2, False), (190, 1, False)]
+    ("used", "threads", "chosen"), [(0, 2, 2), (40, 2, 2), (60, 2, 1), (100, 2, 1), (200, 2, 1), (190, 1, 1)]
 )
-def test_a_busy_neighbour_is_told_and_changes_nothing(used, threads, told, beside):
+def test_a_run_takes_the_cores_that_are_free_as_it_begins_and_says_so(used, threads, chosen, beside):
     beside(used, 200 - used, threads)
-    advice = device.advice_on_threads(configured("laptop"))
-    assert (advice is not None) == told
-    if advice is not None:
-        assert f"use {used / 100:.1f} of 2 cores: while they do, OMP_NUM_THREADS=1" in advice
+    said: list[str] = []
+    assert resolve_auto(configured("laptop"), said.append).threads == chosen
+    if chosen == threads:
+        assert said == []
+    else:
+        [line] = said
+        assert line.startswith(f"other processes use {used / 100:.1f} of 2 cores: threads=1 for the whole of")
 
 
-def test_the_users_own_number_of_threads_needs_no_advice(beside, monkeypatch: pytest.MonkeyPatch):
-    beside(200, 0)
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert device.advice_on_threads(configured("laptop")) is None
+def test_small_networks_take_one_thread_without_a_look_at_the_machine(
+    beside, monkeypatch: pytest.MonkeyPatch
+):
+    beside(0, 200)
+    monkeypatch.delattr(device, "time")
+    assert resolve_auto(configured("smoke")).threads == 1
 
 
-def test_where_the_system_does_not_tell_nothing_is_said(beside, monkeypatch: pytest.MonkeyPatch, tmp_path):
+@pytest.mark.parametrize("preset", ["smoke", "laptop"])
+@pytest.mark.parametrize(
+    ("key", "variable", "expected"), [(1, None, 1), (3, None, 3), (None, "3", 3), (1, "3", 3)]
+)
+def test_the_users_own_number_of_threads_stays(
+    preset, key, variable, expected, beside, monkeypatch: pytest.MonkeyPatch
+):
+    beside(200, 0, threads=3 if variable else 2)  # PyTorch obeys the variable by itself
+    monkeypatch.delattr(device, "time")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    asked = [torch.get_num_threads()]
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    apply_switches(resolve_auto(configured(preset, *([f"threads={key}"] if key else []))))
+    assert asked[-1] == expected
+
+
+def test_a_run_of_a_larger_machine_takes_no_more_threads_than_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    apply_switches(configured("laptop", "threads=64"))
+    assert asked == [4]
+
+
+def test_where_the_system_does_not_tell_nothing_changes(beside, monkeypatch: pytest.MonkeyPatch, tmp_path):
     beside(200, 0)
     monkeypatch.setattr(device, "STAT", tmp_path / "none")
-    assert device.advice_on_threads(configured("laptop")) is None
+    assert resolve_auto(configured("laptop")).threads == 2

@@ -99,7 +99,14 @@ def test_a_start_that_fails_leaves_nothing(tmp_path):
 
 def test_auto_is_decided_and_recorded(tmp_path):
     config = resolve_auto(runs.smoke(tmp_path, "sac", "device=auto"))
-    assert "auto" not in (config.device, config.compile, config.amp, config.channels_last, config.optim.fused)
+    assert "auto" not in (
+        config.device,
+        config.compile,
+        config.amp,
+        config.channels_last,
+        config.threads,
+        config.optim.fused,
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

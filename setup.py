@@ -38,6 +38,7 @@ setup(
             "hypothesis>=6.100",
             "pyright[nodejs]>=1.1.400",
             "pytest>=8",
+            "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "ruff>=0.11",
             "scipy>=1.13",

@@ -10,13 +10,11 @@ from typing import Any
 
 import torch
 
-from common.config.schema import Config, trunk_resolution
+from common.config.schema import Config
 from common.errors import UserError
 from common.rl.cuda_graphs import GRAPHS
 from common.run.nvidia import unusable_gpu
 
-SMALL = 30_000_000
-"""Multiplications in an encoder's pass over a batch below which a second thread costs more than it does."""
 STAT = Path("/proc/stat")
 
 
@@ -43,7 +41,7 @@ def resolve_auto(config: Config, announce: Callable[[str], None] = lambda _: Non
         "compile": ("graphs" if cuda else "eager") if config.compile == "auto" else config.compile,
         "amp": ("bf16" if bf16_is_fast(cuda) else "off") if config.amp == "auto" else config.amp,
         "channels_last": True if config.channels_last == "auto" else config.channels_last,
-        "threads": free_threads(config, device, announce) if config.threads == "auto" else config.threads,
+        "threads": free_threads(device, announce) if config.threads == "auto" else config.threads,
         "optim": config.optim.model_copy(
             update={"fused": True if config.optim.fused == "auto" else config.optim.fused}
         ),
@@ -108,7 +106,7 @@ def apply_switches(config: Config) -> None:
         torch.set_num_threads(min(config.threads, len(os.sched_getaffinity(0))))
 
 
-def free_threads(config: Config, device: str, announce: Callable[[str], None], seconds: float = 1) -> int:
+def free_threads(device: str, announce: Callable[[str], None], seconds: float = 1) -> int:
     """How many threads an update should have here and now; looks for `seconds` what other processes use.
 
     An operation ends with the slowest of its threads. Where one has to share its core, all of them wait, and
@@ -117,8 +115,6 @@ def free_threads(config: Config, device: str, announce: Callable[[str], None], s
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     if device != "cpu" or threads == 1 or "OMP_NUM_THREADS" in os.environ:
         return threads
-    if encoder_products(config) < SMALL:
-        return 1
     others = busy_cores(seconds)
     free = min(threads, max(1, round(cores - others)))
     if free < threads:
@@ -145,16 +141,6 @@ def _ticks() -> tuple[int, int]:
     _, *ticks = STAT.read_text(encoding="ascii").splitlines()[0].split()
     user, nice, system, idle, waiting, *others = map(int, ticks[:8])  # those behind are in user and nice
     return user + nice + system + sum(others), idle + waiting
-
-
-def encoder_products(config: Config) -> int:
-    """Multiplications in the encoder's pass over a batch."""
-    network, products = config.network, 0
-    for layer in range(1, len(network.strides) + 1):
-        inputs = 3 * config.env.frames if layer == 1 else network.filters
-        pixels = trunk_resolution(config.env.image_size, network.strides[:layer]) ** 2
-        products += config.train.batch * pixels * network.filters * inputs * 9
-    return products
 
 
 def keep_freed_memory() -> None:

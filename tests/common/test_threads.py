@@ -10,7 +10,7 @@ import torch
 
 from common.config.loading import load
 from common.run import device
-from common.run.device import apply_switches, encoder_products, resolve_auto
+from common.run.device import apply_switches, resolve_auto
 from common.threads import SPINS
 
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
@@ -70,13 +70,8 @@ def test_nothing_changes_once_pytorch_is_loaded(monkeypatch: pytest.MonkeyPatch)
     assert "GOMP_SPINCOUNT" not in os.environ
 
 
-def configured(preset: str, *overrides: str):
-    return load("sac", "walker_walk", preset, overrides=["device=cpu", *overrides])
-
-
-def test_the_encoders_work_by_hand():
-    # 84 → 41 → 20 → 18 pixels, 4 filters, 9 and then 4 channels, 3×3 kernels, a batch of 8
-    assert encoder_products(configured("smoke")) == 8 * 4 * 9 * (41**2 * 9 + 20**2 * 4 + 18**2 * 4)
+def configured(*overrides: str):
+    return load("sac", "walker_walk", "laptop", overrides=["device=cpu", *overrides])
 
 
 @pytest.fixture
@@ -111,7 +106,7 @@ def test_cores_in_use_are_counted(used, idle, cores, beside):
 def test_a_run_takes_the_cores_that_are_free_as_it_begins_and_says_so(used, threads, chosen, beside):
     beside(used, 200 - used, threads)
     said: list[str] = []
-    assert resolve_auto(configured("laptop"), said.append).threads == chosen
+    assert resolve_auto(configured(), said.append).threads == chosen
     if chosen == threads:
         assert said == []
     else:
@@ -119,20 +114,11 @@ def test_a_run_takes_the_cores_that_are_free_as_it_begins_and_says_so(used, thre
         assert line.startswith(f"other processes use {used / 100:.1f} of 2 cores: threads=1 for the whole of")
 
 
-def test_small_networks_take_one_thread_without_a_look_at_the_machine(
-    beside, monkeypatch: pytest.MonkeyPatch
-):
-    beside(0, 200)
-    monkeypatch.delattr(device, "time")
-    assert resolve_auto(configured("smoke")).threads == 1
-
-
-@pytest.mark.parametrize("preset", ["smoke", "laptop"])
 @pytest.mark.parametrize(
     ("key", "variable", "expected"), [(1, None, 1), (3, None, 3), (None, "3", 3), (1, "3", 3)]
 )
 def test_the_users_own_number_of_threads_stays(
-    preset, key, variable, expected, beside, monkeypatch: pytest.MonkeyPatch
+    key, variable, expected, beside, monkeypatch: pytest.MonkeyPatch
 ):
     beside(200, 0, threads=3 if variable else 2)  # PyTorch obeys the variable by itself
     monkeypatch.delattr(device, "time")
@@ -141,7 +127,7 @@ def test_the_users_own_number_of_threads_stays(
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
     asked = [torch.get_num_threads()]
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    apply_switches(resolve_auto(configured(preset, *([f"threads={key}"] if key else []))))
+    apply_switches(resolve_auto(configured(*([f"threads={key}"] if key else []))))
     assert asked[-1] == expected
 
 
@@ -152,11 +138,11 @@ def test_a_run_of_a_larger_machine_takes_no_more_threads_than_there_are_cores(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    apply_switches(configured("laptop", "threads=64"))
+    apply_switches(configured("threads=64"))
     assert asked == [4]
 
 
 def test_where_the_system_does_not_tell_nothing_changes(beside, monkeypatch: pytest.MonkeyPatch, tmp_path):
     beside(200, 0)
     monkeypatch.setattr(device, "STAT", tmp_path / "none")
-    assert resolve_auto(configured("laptop")).threads == 2
+    assert resolve_auto(configured()).threads == 2

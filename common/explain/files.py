@@ -68,6 +68,7 @@ class Video:
             container = av.open(str(self.path), "w", options={"movflags": "faststart"})
             stream = container.add_stream(CODEC, FRAMES_PER_SECOND, options=QUALITY)
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            stream.codec_context.thread_count = 1  # as in decoding: more may wait for each other for ever
             container.start_encoding()
         except (FFmpegError, ValueError) as error:  # ValueError: this FFmpeg lacks the codec
             raise UserError(f"{self.path} cannot be written ({error})") from error

@@ -48,6 +48,16 @@ def test_decodes_frames_in_order(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("codec", "pixels"), [("libx264", "yuv420p"), ("libsvtav1", "yuv420p")])
+def test_no_codec_starts_threads(codec: str, pixels: str, tmp_path: Path) -> None:
+    """Those of FFmpeg can wait for each other for ever, and several processes may decode at once."""
+    write_clip(tmp_path / "a.mp4", moving(24), "mp4", codec, pixels)
+    before = len(list(Path("/proc/self/task").iterdir()))
+    images = clips._images(tmp_path / "a.mp4")
+    during = [len(list(Path("/proc/self/task").iterdir())) for _ in images]
+    assert during == [before] * 24
+
+
 def test_real_clip_equals_the_benchmarks_frames(
     real_data: Path, keyed_fixture: dict[str, np.ndarray]
 ) -> None:

@@ -25,6 +25,7 @@ def write_clip(
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
+        stream.codec_context.thread_count = 1
         stream.gop_size = 12
         stream.max_b_frames = 0
         if rotation:

@@ -108,8 +108,8 @@ def _images(path: Path) -> Iterator[np.ndarray]:
             )
         if max(context.width, context.height) > MAX_SIDE:
             raise UserError(f"clip {path} is larger than {MAX_SIDE} pixels a side; use a smaller one")
-        # FFmpeg's threads can wait for each other for ever where others compete for the cores, which is here the
-        # rule, and those of PyTorch make it likelier (PyAV's issues 1861 and 1962).
+        # FFmpeg's threads can wait for each other for ever where others want the cores, as they do here;
+        # those of PyTorch make it likelier (PyAV's issues 1861 and 1962).
         context.thread_count = 1
         context.options = {"max_pixels": str(MAX_SIDE**2)}  # later images may be larger than the first
         # The benchmark reads its clips with OpenCV, which converts to BGR with this filter.

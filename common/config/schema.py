@@ -257,6 +257,13 @@ class Checkpoint(Section):
         return self.every if isinstance(self.every, int) else None
 
 
+COMPUTING = (
+    "run.", "device", "compile", "amp", "channels_last", "threads", "optim.fused", "env.ahead",
+    "replay.device", "eval.envs", "eval.processes", "wandb.",
+)  # fmt: skip
+"""Beginnings of dotted keys that say where and how fast a run computes, not what it learns."""
+
+
 class Config(Section):
     """Everything that determines a run. See configs/default.yaml for each key's meaning and unit."""
 

@@ -9,14 +9,11 @@ from pydantic import BaseModel
 
 from common.config import yaml_files
 from common.config.loading import RESOLVED_NAME, load_run_config, to_values
-from common.config.schema import Config
+from common.config.schema import COMPUTING, Config
 from common.errors import UserError
 from common.run import checkpoint, weights
 
-FREE = (
-    "run.", "device", "compile", "amp", "channels_last", "threads", "optim.fused", "env.ahead",
-    "replay.device", "eval.envs", "eval.processes", "eval.sheet", "wandb.", "checkpoint.",
-)  # fmt: skip
+FREE = (*COMPUTING, "eval.sheet", "checkpoint.")
 """Keys that say where, how fast and how safely a run computes, not what it learns. They may change."""
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from common.config.loading import load
 from common.config.registry import agent_class
-from common.config.schema import Config, Positive, Section
+from common.config.schema import COMPUTING, Config, Positive, Section
 from common.config.shifts import clips_of, presets_of
 from common.config.yaml_files import flattened, read_mapping
 
@@ -248,9 +248,8 @@ def _row(published_name: str, task: str, shift: str) -> dict[str, tuple[str, lis
 # Where and how fast a run computes, and how often and by what means it is looked at. env.model matters where
 # a condition names it: most tasks have one model.
 _INDIFFERENT = (
-    "agent", "task", "preset", "seed", "run.", "device", "compile", "amp", "channels_last", "tf32",
-    "threads", "train.log_every", "eval.", "data.", "env.model", "env.ahead", "env.view_strength",
-    "replay.device", "optim.fused", "wandb.", "checkpoint.",
+    *COMPUTING, "agent", "task", "preset", "seed", "tf32", "train.log_every", "eval.", "data.", "env.model",
+    "env.view_strength", "checkpoint.",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.loading import RESOLVED_NAME, load_run_config
-from common.config.schema import Config
+from common.config.schema import COMPUTING, Config
 from common.config.yaml_files import flattened
 from common.errors import CorruptFile, UserError
 from common.run.checkpoint import LATEST, read_manifest
@@ -157,10 +157,7 @@ def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:
 
 
 # Where and how fast a run computes, not what; the folder of clips is compared by its hash in the provenance.
-_INDIFFERENT = (
-    "seed", "run.", "device", "compile", "amp", "channels_last", "threads", "data.", "eval.envs",
-    "eval.processes", "env.ahead", "replay.device", "optim.fused", "wandb.", "checkpoint.every",
-)  # fmt: skip
+_INDIFFERENT = (*COMPUTING, "seed", "data.", "checkpoint.every")
 
 
 def _learning(config: Config) -> dict[str, Any]:

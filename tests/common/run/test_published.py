@@ -99,7 +99,13 @@ ROBOT = ("train.batch=64", "network.latent=256")
         ("smg", "walker_walk", "video_hard", ["network.filters=16"], None),
         ("smg", "walker_walk", "video_hard", ["eval.clips=[25, 49]"], None),
         # What does not.
-        ("smg", "walker_walk", "video_hard", ["seed=9", "device=cpu", "amp=bf16", "compile=eager"], 814),
+        (
+            "smg",
+            "walker_walk",
+            "video_hard",
+            ["seed=9", "device=cpu", "amp=bf16", "compile=eager", "threads=7"],
+            814,
+        ),
         ("smg", "walker_walk", "video_hard", ["eval.episodes=10", "env.ahead=0", "checkpoint.every=1h"], 814),
         ("sgqn", "walker_walk", "video_easy", ["eval.clips=[25, 49]"], 910),  # shows all of its few clips
         # Robots.

@@ -162,7 +162,15 @@ def test_differences_are_those_that_change_a_result() -> None:
         "sac",
         "walker_walk",
         "smoke",
-        overrides=["seed=5", "device=cpu", "eval.processes=1", "wandb.mode=disabled", "run.dir=x", "amp=off"],
+        overrides=[
+            "seed=5",
+            "device=cpu",
+            "eval.processes=1",
+            "wandb.mode=disabled",
+            "run.dir=x",
+            "amp=off",
+            "threads=7",
+        ],
     )
     other = load("sac", "walker_walk", "smoke", overrides=["optim.actor.lr=0.01", "eval.clips=[0, 4]"])
     assert list(differences(usual, elsewhere)) == []

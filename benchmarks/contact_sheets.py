@@ -24,7 +24,7 @@ from common.config.shifts import (
 from common.envs import BENCHMARK_TASKS
 from common.envs.benchmark import BenchmarkEnv
 from common.explain.draw import Panels, grid
-from common.explain.files import encoded
+from common.explain.files import save_picture
 
 SEED = 3
 ROBOT_MOMENTS = {"robot_reach": (0, 4), "robot_peg_in_box": (0, 22)}
@@ -49,10 +49,8 @@ def main() -> None:
     for name in arguments.names or SHEETS:
         rows, scale = SHEETS[name]
         path = arguments.folder / f"{name}.webp"
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Nobody sees the lowest bit of a colour, which takes a sixth of the file.
-        path.write_bytes(encoded(grid(rows(), scale) | 1, "WEBP", lossless=True, method=6))
-        print(path)
+        print(save_picture(path, grid(rows(), scale) | 1, lossless=True, method=6))
 
 
 def robot_looks() -> dict[str, Panels]:

@@ -22,15 +22,17 @@ QUALITY = {"crf": "18"}
 """Constant rate factor: 0 is lossless, 51 the worst; 18 looks like the original."""
 
 
-def save_picture(path: Path, picture: np.ndarray) -> Path:
-    """Write uint8 (H, W, 3) RGB as PNG, whole or not at all; its folder is made if absent.
+def save_picture(path: Path, picture: np.ndarray, **options: int) -> Path:
+    """Write uint8 (H, W, 3) RGB, whole or not at all; its folder is made if absent.
+
+    The path's suffix says as what: .png, .webp or another of Pillow's, whose `options` are.
 
     Raises:
         UserError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encoded(picture, "PNG"))
+        write_atomically(path, encoded(picture, path.suffix[1:].upper(), **options))
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror})") from error
     return path

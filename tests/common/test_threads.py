@@ -10,7 +10,7 @@ import torch
 
 from common.config.loading import load
 from common.run import device
-from common.run.device import apply_switches, resolve_auto
+from common.run.device import apply_switches, for_trained, resolve_auto
 from common.threads import SPINS
 
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
@@ -140,6 +140,12 @@ def test_a_run_of_a_larger_machine_takes_no_more_threads_than_there_are_cores(
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     apply_switches(configured("threads=64"))
     assert asked == [4]
+
+
+def test_an_agent_that_learns_no_more_waits_for_no_look(beside, monkeypatch: pytest.MonkeyPatch):
+    beside(200, 0)
+    monkeypatch.delattr(device, "time")
+    assert for_trained(configured()).threads == 2
 
 
 def test_where_the_system_does_not_tell_nothing_changes(beside, monkeypatch: pytest.MonkeyPatch, tmp_path):

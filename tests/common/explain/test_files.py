@@ -9,22 +9,25 @@ from PIL import Image
 
 from common.errors import UserError
 from common.explain.files import Video, save_picture
+from tests.threads import native_threads
 
 COLOURS = [(200, 30, 40), (20, 180, 60), (40, 50, 220)]
 
 
-def test_a_picture_keeps_every_pixel(tmp_path: Path):
+@pytest.mark.parametrize(("name", "options"), [("a.png", {}), ("a.webp", {"lossless": True})])
+def test_a_picture_keeps_every_pixel(name: str, options: dict[str, int], tmp_path: Path):
     picture = np.random.default_rng(0).integers(0, 256, (7, 11, 3), dtype=np.uint8)
-    with Image.open(save_picture(tmp_path / "new" / "a.png", picture)) as image:
+    with Image.open(save_picture(tmp_path / "new" / name, picture, **options)) as image:
+        assert image.format == name.partition(".")[2].upper()
         np.testing.assert_array_equal(np.asarray(image), picture)
 
 
 def test_a_video_shows_its_frames_in_order_on_even_sides(tmp_path: Path):
-    threads = {len(list(Path("/proc/self/task").iterdir()))}
+    threads = {native_threads()}
     with Video(tmp_path / "a.mp4") as video:
         for colour in COLOURS:
             video.add(np.full((33, 41, 3), colour, np.uint8))
-            threads.add(len(list(Path("/proc/self/task").iterdir())))
+            threads.add(native_threads())
     assert len(threads) == 1  # a codec's own can wait for each other for ever
     with av.open(str(tmp_path / "a.mp4")) as container:
         stream = container.streams.video[0]

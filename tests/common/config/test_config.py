@@ -314,6 +314,14 @@ def test_what_a_preset_says_for_one_agent_holds_for_it_alone() -> None:
 
 
 @pytest.mark.parametrize("preset", packaged_names("presets"))
+@pytest.mark.parametrize("agent", AGENTS)
+def test_of_two_updates_one_is_auxiliary_in_every_preset_as_in_the_papers(agent: str, preset: str) -> None:
+    config = load(agent, "walker_walk", preset)
+    if hasattr(config.settings, "auxiliary_every"):
+        assert config.settings.auxiliary_every == 2 * config.train.update_every
+
+
+@pytest.mark.parametrize("preset", packaged_names("presets"))
 @pytest.mark.parametrize("task", packaged_names("tasks"))
 @pytest.mark.parametrize("agent", AGENTS)
 def test_every_combination_is_valid(agent: str, task: str, preset: str) -> None:

@@ -151,7 +151,7 @@ def test_the_condition_that_fails_is_named() -> None:
     assert unmet("sgqn", "robot_reach", "test1") == ["frames 1 (here 3)"]
     assert unmet("sgqn", "walker_walk", "color_easy") == ["settings that are not stated (here paper)"]
     assert unmet("smg", "walker_stand", "video_hard", preset="laptop")[:3] == [
-        "250,000 agent steps (here 20,000)",
+        "250,000 agent steps (here 15,000)",
         "latent 256 (here 128)",
         "84×84 pixels (here 48)",
     ]

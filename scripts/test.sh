@@ -15,4 +15,5 @@ $bin/ruff check .
 $bin/ruff format --check .
 $bin/pyright
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-$bin/pytest -n auto --dist loadfile "${lane[@]}" "$@"
+# A process that a hanging test ended is replaced once; pytest-xdist would try the same test again and again.
+$bin/pytest -n auto --dist loadfile --max-worker-restart 1 "${lane[@]}" "$@"

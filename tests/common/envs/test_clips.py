@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from common.envs import clips
 from common.envs.clips import ClipCache
 from common.errors import UserError
-from tests.common.envs.written_clips import flat, moving, trim, write_clip
+from tests.common.envs.written_clips import flat, moving, read_clip, trim, write_clip
 from tests.threads import native_threads
 
 
@@ -124,9 +124,7 @@ def test_a_clip_filmed_upright_is_shown_upright(rotation: int, turns: int, tmp_p
     lying = [frame[:60] for frame in moving(2)]
     write_clip(tmp_path / "lying.mp4", lying, "mp4", "libx264", "yuv420p")
     write_clip(tmp_path / "upright.mp4", lying, "mp4", "libx264", "yuv420p", rotation)
-    with av.open(str(tmp_path / "lying.mp4")) as container:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    expected = [clips.resize(np.rot90(picture, turns), 84) for picture in pictures]
+    expected = [clips.resize(np.rot90(picture, turns), 84) for picture in read_clip(tmp_path / "lying.mp4")]
     np.testing.assert_array_equal(
         clips.decode(tmp_path / "upright.mp4", 84), np.stack(expected).transpose(0, 3, 1, 2)
     )

@@ -35,6 +35,14 @@ def write_clip(
         video.mux(stream.encode(None))
 
 
+def read_clip(path: Path) -> list[np.ndarray]:
+    """All frames, uint8 RGB (H, W, 3), as PyAV decodes them without a codec's own threads."""
+    with av.open(str(path)) as video:
+        stream = video.streams.video[0]
+        stream.codec_context.thread_count = 1
+        return [frame.to_ndarray(format="rgb24") for frame in video.decode(stream)]
+
+
 def trim(path: Path, trimmed: Path, frames: int) -> None:
     """Copy an mp4 file's packets so that an edit list hides its first frames, as lossless cutting does."""
     with av.open(str(path)) as source, av.open(str(trimmed), "w", format="mp4") as target:

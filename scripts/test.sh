@@ -15,5 +15,7 @@ $bin/ruff check .
 $bin/ruff format --check .
 $bin/pyright
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Mesa's renderer can deadlock on its own threads where contexts come and go; 0 is none besides the caller's.
+export LP_NUM_THREADS=0
 # A process that a hanging test ended is replaced once; pytest-xdist would try the same test again and again.
 $bin/pytest -n auto --dist loadfile --max-worker-restart 1 "${lane[@]}" "$@"

@@ -17,11 +17,13 @@ from common.envs.host import Host, Shapes, shared_observations
 from common.errors import UserError
 
 CLOSE_SECONDS = 10
+ANSWER_SECONDS = 150
+"""How long a request of milliseconds may stay unanswered, twice: the machine may sleep through one."""
 MAX_RENDER_THREADS = 4
 
 
 class EnvironmentDied(Exception):
-    """A process that holds environments has ended, or its simulation has failed."""
+    """A process that holds environments has ended or hangs, or its simulation has failed."""
 
 
 class SimulationFailed(EnvironmentDied):
@@ -57,7 +59,8 @@ class TrainingEnv:
 
     Raises:
         UserError: as BenchmarkEnv.
-        EnvironmentDied: the process ended. Every method may raise it; `restart` starts another.
+        EnvironmentDied: the process ended, or was killed because it hung, as renderers can. Every method may
+            raise it; `restart` starts another.
     """
 
     def __init__(self, arguments: dict[str, Any], own_process: bool) -> None:
@@ -132,7 +135,8 @@ class EnvPool:
 
     Raises:
         UserError: as BenchmarkEnv.
-        EnvironmentDied: a process ended. Every method may raise it; the pool is then of no more use.
+        EnvironmentDied: a process ended, or was killed because it hung. Every method may raise it; the pool
+            is then of no more use.
     """
 
     def __init__(self, arguments: Sequence[dict[str, Any]], processes: int) -> None:
@@ -278,7 +282,7 @@ class _Child:
 
     def wait_until_ready(self) -> None:
         """Wait until the environments are made; then `observations` and `shapes` are there."""
-        self.shapes: Shapes = self.receive()
+        self.shapes: Shapes = self._receive()
         self.observations = shared_observations(self._frames, self.shapes)
 
     def send(self, method: str, *arguments: Any) -> None:
@@ -293,6 +297,16 @@ class _Child:
     def receive(self) -> Any:
         if not self._waiting:
             raise RuntimeError("no request was sent")
+        if not any(self._connection.poll(ANSWER_SECONDS) for _ in range(2)):
+            self._process.kill()
+            self._process.wait()
+            raise EnvironmentDied(
+                f"the environment process {self._process.pid} gave no answer for {2 * ANSWER_SECONDS} s"
+            )
+        return self._receive()
+
+    def _receive(self) -> Any:
+        """The answer, however long it takes: making environments may decode hundreds of clips."""
         try:
             kind, content = self._connection.recv()
         except (EOFError, ConnectionResetError):

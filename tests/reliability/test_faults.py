@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGSTOP
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 
 from common.config.loading import load
+from common.envs import processes
 from common.envs.benchmark import BenchmarkEnv
 from common.rl.sac import SAC
 from common.run import checkpoint
@@ -128,6 +130,21 @@ def test_a_killed_environment_is_replaced_once(event: str, count: int, folder: P
     # The episode that was lost is no episode; the burst was done once.
     lengths = [line["episode/length"] for line in runs.metrics(folder) if "episode/length" in line]
     assert lengths == [5] * len(lengths)
+
+
+def test_an_environment_that_hangs_is_replaced_and_the_run_goes_on(
+    folder: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch
+):
+    def hang() -> None:
+        [worker] = tiny.workers()
+        os.kill(worker, SIGSTOP)
+        monkeypatch.setattr(processes, "ANSWER_SECONDS", 2)
+
+    moments.at("step", 13, hang)
+    assert tiny.start(folder, "env.ahead=1") == 0
+    [restart] = [line for line in runs.metrics(folder) if "environment_restarted" in line]
+    assert "gave no answer for 4 s" in restart["environment_restarted"]
+    assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(9, 25))
 
 
 DIVERGING = ("env.ahead=0", "eval.processes=0", "eval.envs=1", "eval.episodes=2")

@@ -100,6 +100,23 @@ def test_a_killed_process_is_noticed_and_replaced(start: Callable[..., TrainingE
     np.testing.assert_array_equal(env.reset(), first)
 
 
+def test_a_process_that_hangs_is_ended_and_replaced(
+    start: Callable[..., TrainingEnv], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = start(True)
+    first = env.reset()
+    hung = child(env)
+    os.kill(hung, signal.SIGSTOP)
+    monkeypatch.setattr(processes, "ANSWER_SECONDS", 0.1)
+    env.send(actions(1)[0])
+    with pytest.raises(EnvironmentDied, match=f"process {hung} gave no answer for 0.2 s"):
+        env.receive()
+    assert not Path(f"/proc/{hung}").exists()
+    monkeypatch.undo()
+    env.restart()
+    np.testing.assert_array_equal(env.reset(), first)
+
+
 def test_a_process_that_dies_between_requests_is_noticed(start: Callable[..., TrainingEnv]) -> None:
     env = start(True)
     env.reset()
@@ -225,6 +242,16 @@ def test_a_pool_notices_a_dead_process(data_folder: Path) -> None:
     os.kill(pool._hosts[1]._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
     with pytest.raises(EnvironmentDied, match="signal 9"):
         pool.step(actions(2))
+        pool.step(actions(2))
+    pool.close()
+
+
+def test_a_pool_notices_a_process_that_hangs(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = EnvPool([SMALL | {"data_root": str(data_folder)}] * 2, 2)
+    pool.reset([0, 1], [None, None])
+    os.kill(pool._hosts[1]._process.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+    monkeypatch.setattr(processes, "ANSWER_SECONDS", 0.1)
+    with pytest.raises(EnvironmentDied, match="gave no answer"):
         pool.step(actions(2))
     pool.close()
 

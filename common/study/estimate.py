@@ -83,7 +83,12 @@ def total_line(rows: Sequence[Remaining], slots: int = 1) -> str:
 
 
 def _own_pace(found_runs: Sequence[FoundRun]) -> Pace | None:
-    timed = [(found.step, found.seconds) for found in found_runs if found.step and found.seconds]
+    # Random steps tell nothing: the updates that belong to them are done at their end.
+    timed = [
+        (found.step, found.seconds)
+        for found in found_runs
+        if found.seconds and found.step > found.run.config.train.random_steps
+    ]
     if not timed:
         return None
     devices = {str(found.provenance.get("device", "")) for found in found_runs if found.seconds}

@@ -56,6 +56,16 @@ def test_finished_runs_cost_nothing_and_tell_the_speed_of_the_others(tmp_path: P
     assert row.pace == (0.5, "1 of its runs on CPU, 2 threads")
 
 
+def test_random_steps_tell_no_speed(tmp_path: Path) -> None:
+    planned = study(tmp_path, "agents=[smg]", "tasks=[walker_walk]", "train.random_steps=40")
+    write_run(planned.runs[0], steps=[40])
+    [row] = remaining([read(run) for run in planned.runs], tmp_path / "none")
+    assert row.pace is None
+    write_run(planned.runs[1], steps=[50])
+    [row] = remaining([read(run) for run in planned.runs], tmp_path / "none")
+    assert row.pace == (0.5, "1 of its runs on CPU, 2 threads")
+
+
 def test_the_sum_is_of_what_is_known_and_of_runs_that_go_on_at_the_same_time(tmp_path: Path) -> None:
     planned = study(tmp_path, "train.steps=36000")
     write_run(planned.runs[0], steps=[36_000])  # SAC's, two steps per second

@@ -3,15 +3,15 @@ and what they sent to W&B with their records.
 
 python -m benchmarks.soak [--kills 200] [--seed 0] [--agent smg] [--json results/reliability/soak.json]
 
-Half of the kills, or as `--aimed` says, come a few milliseconds into something that is short but delicate, in
-turn: start-up, an evaluation, its sheet, the burst of updates, a checkpoint. The others come at a random time
-after the start. A run that reaches its end is compared and the next begins, with the environment in a process
-of its own every other time.
+Half of the kills, or as `--aimed` says, come a few milliseconds into something that is short but delicate, as
+often into each: start-up, an evaluation, its sheet, the burst of updates, a checkpoint. The others come at a
+random time after the start. A run that reaches its end is compared and the next begins, with the environment
+in a process of its own every other time.
 """
 
 import argparse
-import itertools
 import json
+import math
 import mmap
 import os
 import random
@@ -83,7 +83,6 @@ def soak(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     duration = time.monotonic() - began
     kills: Counter[str] = Counter()  # by what the run was doing
     aimed: Counter[str] = Counter()  # by what the kill was to follow upon
-    aims = itertools.cycle(DELICATE)
     identical = []
     while kills.total() < arguments.kills and all(identical):
         run = folder / f"run{len(identical)}"
@@ -92,7 +91,9 @@ def soak(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         while not ended:
             resumable = (run / "config.yaml").exists()
             attempt = Attempt(["train", "--resume", str(run)] if resumable else start, folder / "log")
-            wanted = next(aims) if moments.random() < arguments.aimed else None
+            # One that was missed, as a busy machine may make it, is wanted again.
+            rarest = min(DELICATE, key=lambda name: aimed[name])
+            wanted = rarest if moments.random() < arguments.aimed else None
             moment = None
             if kills.total() < arguments.kills:
                 moment = wait_for_moment(attempt, moments, duration, wanted)
@@ -219,19 +220,16 @@ def wait_for_moment(
 ) -> str | None:
     """Wait for a random moment of the attempt, or for one shortly after the `wanted` activity began.
 
-    Returns that activity if it did begin, else "anything"; None if the run ended before.
+    Returns that activity, "anything" if none was wanted; None if the run ended before.
     """
-    deadline = time.monotonic() + (duration if wanted else moments.uniform(0, duration / 3))
+    deadline = math.inf if wanted else time.monotonic() + moments.uniform(0, duration / 3)
     while attempt.activity != wanted and time.monotonic() < deadline:
         if attempt.ended():
             return None
         time.sleep(STEPS_TO_SEE)
-    began = wanted is not None and attempt.activity == wanted
-    if began:
+    if wanted is not None:
         time.sleep(moments.uniform(0, 0.05 if wanted != "start" else 1))
-    if attempt.ended():
-        return None
-    return wanted if began else "anything"
+    return None if attempt.ended() else wanted or "anything"
 
 
 if __name__ == "__main__":

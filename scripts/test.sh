@@ -14,8 +14,7 @@ bin=.venv/bin
 $bin/ruff check .
 $bin/ruff format --check .
 $bin/pyright
-export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-# Mesa's renderer can deadlock on its own threads where contexts come and go; 0 is none besides the caller's.
-export LP_NUM_THREADS=0
+# The last is Mesa's renderer, where 0 means none besides the caller's.
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 LP_NUM_THREADS=0
 # A process that a hanging test ended is replaced once; pytest-xdist would try the same test again and again.
 $bin/pytest -n auto --dist loadfile --max-worker-restart 1 "${lane[@]}" "$@"

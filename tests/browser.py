@@ -20,8 +20,6 @@ FLAGS = (
     "disable-quic",
     "hide-scrollbars",
 )
-
-
 PR_CAPBSET_DROP, CAP_SYS_NICE = 24, 23
 """Of Linux's prctl.h and capability.h."""
 

@@ -84,15 +84,12 @@ def total_line(rows: Sequence[Remaining], slots: int = 1) -> str:
 
 def _own_pace(found_runs: Sequence[FoundRun]) -> Pace | None:
     # Random steps tell nothing: the updates that belong to them are done at their end.
-    timed = [
-        (found.step, found.seconds)
-        for found in found_runs
-        if found.seconds and found.step > found.run.config.train.random_steps
-    ]
+    learnt = [found for found in found_runs if found.step > found.run.config.train.random_steps]
+    timed = [(found, found.seconds) for found in learnt if found.seconds]
     if not timed:
         return None
-    devices = {str(found.provenance.get("device", "")) for found in found_runs if found.seconds}
-    seconds, steps = math.fsum(seconds for _, seconds in timed), sum(step for step, _ in timed)
+    devices = {str(found.provenance.get("device", "")) for found, _ in timed}
+    seconds, steps = math.fsum(seconds for _, seconds in timed), sum(found.step for found, _ in timed)
     return seconds / steps, f"{len(timed)} of its runs on {', '.join(sorted(devices))}"
 
 

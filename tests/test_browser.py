@@ -1,0 +1,40 @@
+"""The browser of the tests and the machine that it shares with them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+
+pytestmark = pytest.mark.slow
+
+
+def parents() -> dict[int, int]:
+    """Every process's parent, by number."""
+    found = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            found[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    return found
+
+
+def threads_of(process: int) -> Iterator[tuple[int, int]]:
+    """Scheduling policy and niceness of each of its threads, and of those of its descendants."""
+    family, parent = {process}, parents()
+    while young := {child for child in parent if parent[child] in family} - family:
+        family |= young
+    for member in family:
+        with suppress(OSError):
+            for task in Path(f"/proc/{member}/task").iterdir():
+                thread = int(task.name)
+                yield os.sched_getscheduler(thread), os.getpriority(os.PRIO_PROCESS, thread)
+
+
+def test_it_takes_no_core_before_its_turn(browser: webdriver.Chrome) -> None:
+    browser.get("data:text/html,<p>text</p>")
+    policies, niceness = zip(*threads_of(browser.service.process.pid), strict=True)
+    assert len(policies) > 20
+    assert not {os.SCHED_FIFO, os.SCHED_RR} & set(policies)
+    assert min(niceness) >= os.getpriority(os.PRIO_PROCESS, 0)

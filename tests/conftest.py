@@ -1,13 +1,20 @@
 """Fixtures that several kinds of tests share."""
 
+import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from selenium import webdriver
 
 from common.run.signals import STATUS
 from tests.browser import chromium
+
+# Some containers start everything under a real-time policy. Threads that spin while they wait, as a browser's
+# and a matrix product's do, would then keep a core from the thread that they wait for.
+with suppress(AttributeError, OSError):  # not on Linux; refused
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -15,7 +15,7 @@ from common.rl.augment import Augmentation, build_augmentation, compose
 from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
 from common.rl.frames import apart, chosen, stacked
 from common.rl.networks import MLP, orthogonal
-from common.rl.sac import SAC, q_metrics
+from common.rl.sac import ACTORS_OWN, SAC, q_metrics
 from smg import losses
 from smg.networks import BackgroundDecoder, BackgroundEncoder, Foreground, ForegroundDecoder
 
@@ -53,7 +53,7 @@ class Reads(NamedTuple):
     """
 
     q: tuple[str, ...] = ()
-    """Those whose Q-values `critic_losses` asks for; it also computes the term."""
+    """Those that critic or actor is asked about; `critic_losses` or `actor_losses` computes the term."""
     latent: tuple[str, ...] = ()
     foreground: tuple[str, ...] = ()
     background: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Decoded:
 
 
 def of_the_models(losses: Iterable[str], reads: dict[str, Reads]) -> tuple[str, ...]:
-    """The losses that the separated models learn from: those that read no Q-value."""
+    """The losses that the separated models learn from: those that ask neither critic nor actor."""
     return tuple(name for name in losses if name in reads and not reads[name].q)
 
 
@@ -87,7 +87,10 @@ class SMG(SAC):
         "empowerment": Reads(latent=("obs", "next_obs")),
         "foreground_consistency": Reads(foreground=("obs", "augmented")),
     }
-    """What each loss reads. One that reads no Q-value is computed by the method `<name>_loss`."""
+    """What each loss reads: a row for all but `bellman`, and one for `policy` if the actor reads more than o.
+
+    A loss of the separated models, whose row has no `q`, is computed by the method `<name>_loss`.
+    """
     LOSSES = ("bellman", *READS)
     AUXILIARY = of_the_models(LOSSES, READS)
     COMPILED = (*SAC.COMPILED, "compose", "decode", "auxiliary_terms")
@@ -158,22 +161,18 @@ class SMG(SAC):
             inputs["backdrop"] = self.backdrops(len(batch.obs)).float()  # ε of τ_attrib
         if "augmented" in views and not schedule.attribution:
             inputs["augmented"] = self.augment(inputs["obs"])
-        for view in views - inputs.keys() - {"augmented", "composed"}:
-            known = "obs, next_obs, augmented, composed"
-            raise UserError(f"{type(self).__name__}: READS names the view '{view}'; choose from {known}")
         return inputs, schedule
 
     def terms(self, schedule: SMGSchedule) -> list[str]:
         """The auxiliary losses that this update computes."""
         waiting = () if schedule.mask_ratio else ("mask_ratio",)
-        return [name for name in self.AUXILIARY if self.active(name) and name not in waiting]
+        return [name for name in super().terms(schedule) if name not in waiting]
 
     def reading(self, schedule: SMGSchedule) -> list[str]:
         """The rows of `READS` that this update reads by."""
-        critics = [name for name in self.LOSSES if name in self.READS and name not in self.AUXILIARY]
-        return [name for name in critics if self.active(name)] + (
-            self.terms(schedule) if schedule.auxiliary else []
-        )
+        asking = [name for name in self.LOSSES if name not in self.AUXILIARY and self.active(name)]
+        rows = [*asking, *ACTORS_OWN * schedule.actor, *self.terms(schedule) * schedule.auxiliary]
+        return [name for name in rows if name in self.READS]
 
     def views_read(self, schedule: SMGSchedule) -> set[str]:
         """The views that some loss of this update reads."""
@@ -187,12 +186,21 @@ class SMG(SAC):
         return super().step(self.with_views(inputs, schedule), schedule)
 
     def with_views(self, inputs: SMGInputs, schedule: SMGSchedule) -> SMGInputs:
-        """The inputs and the views that the current mask composes."""
+        """The inputs and the views that the mask composes as it is before the critic's step.
+
+        Raises:
+            UserError: `READS` names a view that there is not.
+        """
         views = self.views_read(schedule)
         if "composed" in views:
             inputs = inputs | {"composed": self.compose(inputs["obs"], inputs["backdrop"])}  # τ_attrib(o)
         if "augmented" in views and schedule.attribution:
             inputs = inputs | {"augmented": inputs["composed"]}  # τ(o)
+        for view in views - inputs.keys():
+            raise UserError(
+                f"{type(self).__name__}: READS names the view '{view}', which is none of obs, next_obs, "
+                "augmented and composed and no further input that prepare returns"
+            )
         return inputs
 
     @torch.no_grad()

@@ -185,7 +185,9 @@ def read_mapping(path: Path, source: str | None = None) -> Mapping:
         raise UserError(f"{source}: larger than {MAX_BYTES // 1024} KiB, so not a configuration file")
     values = parse(text, source)
     if values is None:
-        raise UserError(f"{source}: empty; a configuration file holds at least one 'key: value'")
+        raise UserError(
+            f"{source}: empty; a configuration file holds at least one 'key: value'; without any, write {{}}"
+        )
     if not isinstance(values, Mapping):
         raise UserError(f"{source}: expected 'key: value' lines, found {_called(values)}")
     return values

@@ -91,6 +91,10 @@ Examination = Callable[[Inputs, UpdateSchedule], Metrics]
 """Looks at an update's prepared inputs and its schedule, before the update."""
 
 
+ACTORS_OWN = ("policy", "temperature")
+"""SAC's two losses of the actor, which no configuration weighs."""
+
+
 class SAC(nn.Module):
     """Soft actor-critic.
 
@@ -109,7 +113,7 @@ class SAC(nn.Module):
     LOSSES: ClassVar[tuple[str, ...]] = ("bellman",)
     """Every loss term that the agent computes: the keys of `losses:`."""
     AUXILIARY: ClassVar[tuple[str, ...]] = ()
-    """Those of them that `auxiliary_losses` computes."""
+    """Those of them that `auxiliary_losses` computes, not `critic_losses` or `actor_losses`."""
     SECTION: ClassVar[str | None] = None
     Settings: ClassVar[type[BaseModel] | None] = None
     COMPILED: ClassVar[tuple[str, ...]] = ("critic_losses", "actor_losses", "target_q")
@@ -131,7 +135,7 @@ class SAC(nn.Module):
         super().__init__()
         self.config = config
         self.settings = config.settings
-        self.weights = config.losses
+        self.weights = dict.fromkeys(ACTORS_OWN, 1.0) | config.losses
         self.images = images
         self.device = torch.device(device)
         self.action_size = action_size
@@ -295,6 +299,7 @@ class SAC(nn.Module):
         metrics = self.update_critic(inputs)
         if schedule.actor:
             metrics |= self.update_actor(inputs)
+            self.require((name for name in self.LOSSES if name not in self.AUXILIARY), metrics)
         if schedule.targets:
             self.update_targets()
         if schedule.auxiliary:
@@ -331,11 +336,11 @@ class SAC(nn.Module):
     def update_actor(self, inputs: Inputs) -> Metrics:
         """Move actor and temperature by one backward pass: neither loss reaches the other's parameters."""
         terms, metrics = self.actor_losses(inputs)
-        self.minimise(terms["policy"] + terms["temperature"], "actor", "temperature")
+        self.minimise(self.weighted(terms), "actor", "temperature")
         return loss_metrics(terms) | metrics
 
     def actor_losses(self, inputs: Inputs) -> tuple[dict[str, Tensor], Metrics]:
-        """Policy and temperature losses; the trunk gets no gradient from either."""
+        """Policy and temperature losses, and what a subclass weighs beside them; none reaches the trunk."""
         with torch.no_grad():
             features = self.critic.trunk(inputs["obs"])
             latent = self.critic.projection(features)
@@ -375,16 +380,21 @@ class SAC(nn.Module):
         ):
             polyak_update(target, source, rate)
 
+    def terms(self, schedule: UpdateSchedule) -> list[str]:
+        """The auxiliary losses that an update computes."""
+        return [name for name in self.AUXILIARY if self.active(name)]
+
     def update_auxiliary(self, inputs: Inputs, schedule: UpdateSchedule) -> Metrics:
         """Move what the optimiser `auxiliary` holds down the weighted sum of the auxiliary losses."""
         terms, metrics = self.auxiliary_losses(inputs, schedule)
+        self.require(self.terms(schedule), loss_metrics(terms))
         norm = self.minimise(self.weighted(terms), "auxiliary", clip=self.config.optim.auxiliary.clip)
         if norm is not None:
             metrics["auxiliary/gradient_norm"] = norm
         return loss_metrics(terms) | metrics
 
     def auxiliary_losses(self, inputs: Inputs, schedule: UpdateSchedule) -> tuple[dict[str, Tensor], Metrics]:
-        """The active terms of `AUXILIARY`, and what else is worth logging."""
+        """Those of `terms`, and what else is worth logging."""
         raise NotImplementedError(f"{type(self).__name__} names auxiliary losses and computes none")
 
     def random_shift(self, obs: Tensor) -> Tensor:
@@ -400,6 +410,19 @@ class SAC(nn.Module):
     def active(self, name: str) -> bool:
         """Whether a loss term has a weight other than 0; a term without one is not computed."""
         return self.weights[name] > 0
+
+    def require(self, names: Iterable[str], metrics: Metrics) -> None:
+        """Make sure that active losses have been computed.
+
+        Raises:
+            UserError: one has not, so its weight would change nothing.
+        """
+        for name in names:
+            if self.active(name) and f"loss/{name}" not in metrics:
+                raise UserError(
+                    f"{type(self).__name__}: losses.{name} is {self.weights[name]:g}, and no method computes "
+                    f"the loss '{name}': critic_losses, actor_losses and auxiliary_losses return theirs"
+                )
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
         """The sum of the terms, each times its weight in `losses:`.

@@ -217,12 +217,29 @@ def test_a_loss_that_nothing_would_compute_is_refused_where_its_class_is_defined
         type("Wrong", (SMG,), body)
 
 
-def test_a_view_that_no_batch_has_is_refused_by_name(stored):
-    wrong = {"mask_ratio": Reads(foreground=("o_next",))}
+class Dimmed(SMG):
+    """SMG with a loss that reads a view of its own."""
+
+    READS: ClassVar = SMG.READS | {"dimmed": Reads(foreground=("half",))}
+    LOSSES = (*SMG.LOSSES, "dimmed")
+
+    def dimmed_loss(self, decoded, inputs):
+        return decoded.foreground["half"].mask.mean()
+
+
+def test_a_view_is_one_of_smgs_or_prepares_and_no_other(stored):
     agent = build(stored)
-    agent.READS = SMG.READS | wrong
-    with pytest.raises(UserError, match="READS names the view 'o_next'; choose from obs, next_obs"):
-        agent.prepare(random_batch(4, 84), FULL)
+    agent.__class__ = Dimmed
+    agent.weights["dimmed"] = 1.0
+    inputs, schedule = agent.prepare(random_batch(4, 84), FULL)
+    with pytest.raises(
+        UserError, match="Dimmed: READS names the view 'half', which is none of obs, next_obs"
+    ):
+        agent.step(inputs, schedule)
+    half = inputs["obs"].float() / 2
+    expected = agent.mask(half).mean()
+    inputs = agent.with_views(inputs | {"half": half}, schedule)
+    assert agent.auxiliary_losses(inputs, schedule)[0]["dimmed"].item() == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize(

@@ -602,7 +602,7 @@ def test_any_task_of_the_suite_runs_with_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "empty; a configuration file holds at least one"),
+        (b"", "empty; a configuration file holds at least one 'key: value'; without any, write {}"),
         (b"# only a comment\n", "empty"),
         (b"\xff\xfe\x00\x01", "not UTF-8 text"),
         (b"seed: \x00", "unacceptable character"),

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
+from common.errors import UserError
 from common.rl.batch import UpdateSchedule
+from common.rl.sac import SAC
+from sgqn.agent import SGQN
 from tests import released
 
 CASES = {
@@ -90,3 +94,78 @@ def test_state_dict_continues_to_the_bit(stored):
         released.parameters(agent), released.parameters(other), strict=True
     ):
         assert torch.equal(one[part], two[part]), name
+
+
+class Timid(SAC):
+    """SAC whose actor also pays for the size of its weights."""
+
+    LOSSES = ("bellman", "size")
+    computed = True
+
+    def actor_losses(self, inputs):
+        terms, metrics = super().actor_losses(inputs)
+        if self.computed:
+            terms["size"] = parameters_to_vector(self.actor.parameters()).square().sum()
+        return terms, metrics
+
+
+class Idle(SGQN):
+    """SGQN that forgets its auxiliary loss."""
+
+    def auxiliary_losses(self, inputs, schedule):
+        return {}, {}
+
+
+def turned(stored, kind, weight):
+    """The released code's SAC as another class, with a weight for that class's further loss."""
+    agent = released.agent("sac", stored)
+    agent.__class__ = kind
+    agent.weights[kind.LOSSES[-1]] = weight
+    return agent
+
+
+def test_a_further_loss_of_the_actor_counts_by_its_weight_and_moves_the_actor_alone(stored):
+    agent, plain = turned(stored, Timid, 0.25), released.agent("sac", stored)
+    gradients = {}
+
+    def seen(optimizer, *_):
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        gradients[optimizer] = [parameter.grad.clone() for parameter in held]
+
+    weights = [weight.detach().clone() for weight in agent.actor.parameters()]
+    for each in (agent, plain):
+        each.optimizers["actor"].register_step_pre_hook(seen)
+        each.step(inputs(stored), CASES["full"])
+    # d/dw of 0.25 Σw² is w/2, beside what SAC's own losses give.
+    pairs = zip(gradients[agent.optimizers["actor"]], gradients[plain.optimizers["actor"]], strict=True)
+    for (found, expected), weight in zip(pairs, weights, strict=True):
+        torch.testing.assert_close(found, expected + weight / 2)
+    for (name, found), expected in zip(agent.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(found, expected) != name.startswith("actor."), name
+
+
+def test_a_loss_without_a_weight_is_refused_in_the_actor_too(stored):
+    agent = turned(stored, Timid, 1.0)
+    del agent.weights["size"]
+    with pytest.raises(UserError, match="Timid computes the loss 'size', which its LOSSES lacks"):
+        agent.step(inputs(stored), CASES["full"])
+
+
+def test_a_weight_for_what_nothing_computes_is_refused(stored):
+    agent = turned(stored, Timid, 0.25)
+    agent.computed = False
+    with pytest.raises(
+        UserError, match=r"Timid: losses.size is 0.25, and no method computes the loss 'size'"
+    ):
+        agent.step(inputs(stored), CASES["full"])
+    agent.weights["size"] = 0.0
+    agent.step(inputs(stored), CASES["full"])
+
+
+def test_a_weight_for_an_auxiliary_loss_that_nothing_computes_is_refused():
+    agent = released.agent("sgqn", released.numbers("sgqn"))
+    agent.__class__ = Idle
+    with pytest.raises(
+        UserError, match=r"Idle: losses.self_supervised is 1, and no method computes the loss"
+    ):
+        agent.update_auxiliary({}, UpdateSchedule(actor=False, targets=False, auxiliary=True))

@@ -59,6 +59,11 @@ class SADA(AugmentedActor, SVEA):
         env, network = self.config.env, self.config.network
         return CentredTrunk(3 * env.frames, network.filters, network.strides, env.image_size)
 
+    def target_rates(self) -> dict[str, float]:
+        """SAC's; in the released code the projection belongs to the Q heads."""
+        rates = super().target_rates()
+        return rates | {"projection": rates["q1"]} if self.settings.encoder == "released" else rates
+
     def prepare(self, batch: Batch, schedule: UpdateSchedule) -> tuple[SADAInputs, UpdateSchedule]:
         inputs, schedule = super().prepare(batch, schedule)
         if schedule.actor and "augmented" not in inputs:  # the critic's loss of τ(o) is off

@@ -40,6 +40,7 @@ class SODA(RAD):
 
     LOSSES: tuple[str, ...] = ("bellman", "latent_consistency")
     AUXILIARY = ("latent_consistency",)
+    AUGMENTS = True
     SECTION = "soda"
     Settings = Settings
     settings: Settings

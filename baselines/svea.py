@@ -16,6 +16,7 @@ class SVEA(DrQ):
     """
 
     LOSSES: tuple[str, ...] = ("bellman", "augmented_bellman")
+    AUGMENTS = True
 
     def prepare(self, batch: Batch, schedule: UpdateSchedule) -> tuple[Inputs, UpdateSchedule]:
         inputs, schedule = super().prepare(batch, schedule)

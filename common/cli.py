@@ -276,8 +276,7 @@ def _rho(arguments: argparse.Namespace) -> int:
     run = None
     if arguments.run_folder is not None:
         folder = Path(arguments.run_folder)
-        overrides = [f"env.model={config.env.model}", *arguments.overrides]
-        run = load_run_config(folder, overrides, arguments.allow_code), folder
+        run = load_run_config(folder, arguments.overrides, arguments.allow_code), folder
         if run[0].task != config.task:
             raise UserError(f"{folder} is a run of {run[0].task}, not of {config.task}")
     from common.explain.rho import rho

@@ -36,6 +36,7 @@ class SGQN(SAC):
 
     LOSSES = ("bellman", "consistency", "self_supervised")
     AUXILIARY = ("self_supervised",)
+    AUGMENTS = True
     COMPILED = (*SAC.COMPILED, "predict_saliency")
     SECTION = "sgqn"
     Settings = Settings

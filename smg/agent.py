@@ -93,6 +93,7 @@ class SMG(SAC):
     """
     LOSSES = ("bellman", *READS)
     AUXILIARY = of_the_models(LOSSES, READS)
+    AUGMENTS = True
     COMPILED = (*SAC.COMPILED, "compose", "decode", "auxiliary_terms")
     SECTION = "smg"
     Settings = Settings

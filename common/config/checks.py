@@ -99,6 +99,11 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         yield ("env", "render_size"), f"smaller than the {env.image_size} pixels that are cropped from it"
     if env.frame_size > env.image_size and not agent_class(config.agent).CROPS:
         yield ("env", "render_size"), f"agent {config.agent} does not crop what is rendered; set it to null"
+    if config.augmentation is not None and not agent_class(config.agent).AUGMENTS:
+        problem = f"agent {config.agent} applies no τ"
+        if is_import_path(config.agent):
+            problem += " (one that calls augment says so in its class: AUGMENTS = True)"
+        yield ("augmentation",), problem
     if env.action_repeat > env.episode_steps:
         yield ("env", "action_repeat"), f"longer than an episode of {env.episode_steps} simulator steps"
     if config.task in ROBOT_TASKS and env.camera not in ROBOT_CAMERAS:

@@ -1,7 +1,7 @@
 """Loading a configuration: YAML files and overrides merged left to right, validated once.
 
-`load` merges default.yaml, the agent's, the task's and the preset's file, then the user's files, then
-`key.sub=value` overrides into a frozen `Config`.
+`load` merges default.yaml, the agent's, the task's and the preset's file, the one beside an agent that is not
+registered, then the user's files, then `key.sub=value` overrides into a frozen `Config`.
 """
 
 import contextlib
@@ -67,9 +67,10 @@ def load(
     agent_type = agent_class(agent)
     layers = [
         _packaged("default"),
-        *_agent_layers(agent, agent_type),
+        *(_packaged("agents", name) for name in registered_lineage(agent_type)),
         *_layers_for("tasks", task, agent_type),
         *_layers_for("presets", preset, agent_type),
+        *_layers_beside(agent, agent_type),
         *given,
     ]
     return validate(*merge([_relevant(layer, agent, agent_type) for layer in layers]))
@@ -200,14 +201,12 @@ def _default_preset(given: list[Layer]) -> str:
     return "paper" if str(device).startswith("cuda") else "laptop"
 
 
-def _agent_layers(agent: str, agent_type: type[Any]) -> list[Layer]:
-    """The agent's YAML: the packaged ones of its lineage, and then the one beside its module."""
-    layers = [_packaged("agents", name) for name in registered_lineage(agent_type)]
-    if is_import_path(agent):
-        beside = Path(inspect.getfile(agent_type)).with_suffix(".yaml")
-        if beside.is_file():
-            layers.append(_given_file(beside))
-    return layers
+def _layers_beside(agent: str, agent_type: type[Any]) -> list[Layer]:
+    """The YAML beside the module of an agent that is not registered, if there is one."""
+    if not is_import_path(agent):
+        return []
+    beside = Path(inspect.getfile(agent_type)).with_suffix(".yaml")
+    return [_given_file(beside)] if beside.is_file() else []
 
 
 def _layers_for(kind: str, name: str, agent_type: type[Any]) -> list[Layer]:

@@ -115,9 +115,13 @@ class TrainingEnv:
         self._host.send("load_state_dict", [state])
         self._host.receive()
 
-    def restart(self) -> None:
-        """Replace the environment by a new one, which must be reset or given a state."""
+    def restart(self, seed: int) -> None:
+        """Replace the environment by a new one with another seed, which must be reset or given a state.
+
+        With the old seed it would begin the episodes again that the first one began with.
+        """
         self._host.close()
+        self._arguments = self._arguments | {"seed": seed}
         self._host = self._start()
 
     def close(self) -> None:

@@ -231,7 +231,7 @@ def _rendering(run: Run) -> str:
 def _arguments(config: Config, first: Config) -> Record:
     """What the agent of `config` sees of the first run's episodes."""
     theirs = evaluation_arguments(first)
-    shared = ("seed", "clips", "data_root", "view_strength")
+    shared = ("seed", "order_seed", "clips", "data_root", "view_strength")
     return env_arguments(config) | {name: theirs[name] for name in shared}
 
 

@@ -118,6 +118,8 @@ class SAC(nn.Module):
     Settings: ClassVar[type[BaseModel] | None] = None
     COMPILED: ClassVar[tuple[str, ...]] = ("critic_losses", "actor_losses", "target_q")
     """Methods that torch.compile is handed where `compile` asks for it; one backward pass follows each."""
+    AUGMENTS: ClassVar[bool] = False
+    """Whether the agent calls `augment`: others have no use for `augmentation:`, and refuse one."""
     CROPS: ClassVar[bool] = False
     """Whether the agent takes rendered frames that are larger than `env.image_size`."""
 
@@ -370,15 +372,14 @@ class SAC(nn.Module):
         }
 
     def update_targets(self) -> None:
-        """Exponential moving average of the encoder and of the Q heads, each at its own rate."""
-        settings = self.config.sac
-        for source, target, rate in (
-            (self.critic.trunk, self.target.trunk, settings.encoder_tau),
-            (self.critic.projection, self.target.projection, settings.encoder_tau),
-            (self.critic.q1, self.target.q1, settings.critic_tau),
-            (self.critic.q2, self.target.q2, settings.critic_tau),
-        ):
-            polyak_update(target, source, rate)
+        """Exponential moving average of each part of the critic, at its own rate."""
+        for name, rate in self.target_rates().items():
+            polyak_update(self.target.get_submodule(name), self.critic.get_submodule(name), rate)
+
+    def target_rates(self) -> dict[str, float]:
+        """How fast the target's parts follow the critic's, by name: the encoder's and the Q heads'."""
+        encoder, heads = self.config.sac.encoder_tau, self.config.sac.critic_tau
+        return {"trunk": encoder, "projection": encoder, "q1": heads, "q2": heads}
 
     def terms(self, schedule: UpdateSchedule) -> list[str]:
         """The auxiliary losses that an update computes."""

@@ -309,7 +309,8 @@ class Trainer:
         self.env_restarts += 1
         self.console.say(f"the environment died ({error}); restarted with a fresh episode")
         self.metrics.write({"step": self.progress.step, "environment_restarted": str(error)})
-        self.env.restart()
+        entropy = np.random.SeedSequence((self.config.seed, self.progress.step))
+        self.env.restart(seed=int(entropy.generate_state(1)[0]))
         self.progress.action = None
         self.begin_episode()
 

@@ -1,7 +1,10 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from baselines.sada import SADA
 from common.config.loading import load
 from common.rl.batch import UpdateSchedule
 from common.rl.networks import Trunk
@@ -22,6 +25,10 @@ def agent():
 @pytest.fixture
 def inputs(agent):
     return agent.prepare(random_batch(4, 84), FULL)[0]
+
+
+def built(config) -> Any:
+    return SADA(config, 3, lambda count: torch.zeros(count, 3, 84, 84))
 
 
 def numpy(values):
@@ -92,7 +99,7 @@ def test_the_released_settings():
 
 def test_the_released_encoder_centres_pixels_and_ends_in_a_relu():
     config = load("sada", "walker_walk", "smoke", files=RELEASED, overrides=["device=cpu", *released.SIZES])
-    agent = type(released.small("sada"))(config, 3, lambda count: torch.zeros(count, 3, 84, 84))
+    agent = built(config)
     obs = random_batch(2, 84).obs
     convolutions = list(agent.critic.trunk.convolutions)
     expected = obs.double() / 255 - 0.5
@@ -116,3 +123,15 @@ def test_without_a_target_encoder_the_target_is_encoded_by_the_critic():
         assert all(torch.equal(own, followed) for own, followed in pairs)
     heads = zip(agent.critic.q1.parameters(), agent.target.q1.parameters(), strict=True)
     assert not all(torch.equal(own, followed) for own, followed in heads)
+
+
+def test_as_released_the_targets_projection_follows_slowly_with_its_heads():
+    config = load("sada", "walker_walk", "smoke", files=RELEASED, overrides=["device=cpu", *released.SIZES])
+    agent = built(config)
+    before = {name: value.clone() for name, value in agent.target.state_dict().items()}
+    agent.update(random_batch(config.train.batch, 84), 1000)
+    for name, own in agent.critic.state_dict().items():
+        rate = 1.0 if name.startswith("trunk.") else 0.01
+        expected = before[name].double() + rate * (own.double() - before[name].double())
+        torch.testing.assert_close(agent.target.state_dict()[name].double(), expected, atol=1e-8, rtol=1e-6)
+        assert not torch.equal(own, before[name]) or "bias" in name, name

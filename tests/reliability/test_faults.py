@@ -119,7 +119,17 @@ def test_full_disk(unbroken: Path, tmp_path: Path, moments: Moments, capsys: pyt
     [("step", 13), ("burst", 2), ("episode", 1), ("step", 15)],
     ids=["step", "burst", "reset", "checkpoint"],
 )
-def test_a_killed_environment_is_replaced_once(event: str, count: int, folder: Path, moments: Moments):
+def test_a_killed_environment_is_replaced_once(
+    event: str, count: int, folder: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch
+):
+    seeds: list[int] = []
+    replace = processes.TrainingEnv.restart
+
+    def noted(env: processes.TrainingEnv, seed: int) -> None:
+        seeds.extend((env._arguments["seed"], seed))
+        replace(env, seed)
+
+    monkeypatch.setattr(processes.TrainingEnv, "restart", noted)
     moments.at(event, count, lambda: tiny.kill(*tiny.workers()))
     assert tiny.start(folder, "env.ahead=1") == 0
     [restart] = [line for line in runs.metrics(folder) if "environment_restarted" in line]
@@ -130,6 +140,8 @@ def test_a_killed_environment_is_replaced_once(event: str, count: int, folder: P
     # The episode that was lost is no episode; the burst was done once.
     lengths = [line["episode/length"] for line in runs.metrics(folder) if "episode/length" in line]
     assert lengths == [5] * len(lengths)
+    # With its first seed it would begin the run's first episodes again.
+    assert len(set(seeds)) == len(seeds) == 2
 
 
 def test_an_environment_that_hangs_is_replaced_and_the_run_goes_on(

@@ -422,6 +422,12 @@ class Without(SMG):
 
 class NotAnAgent:
     pass
+
+class Plain:
+    LOSSES = ("bellman",)
+    SECTION = None
+    Settings = None
+    AUGMENTS = False
 """
 
 
@@ -453,6 +459,27 @@ def test_a_variant_starts_from_the_yaml_of_the_agent_it_extends(module: str) -> 
     assert config.settings.rho == 0.06
     assert "losses.new_term" in refusal(agent=f"{module}:Variant")
     assert "no such term" in refusal("losses.new_term=2", "losses.background=1", agent=f"{module}:Variant")
+
+
+@pytest.mark.parametrize("preset", ["paper", "laptop", "smoke"])
+def test_ones_own_yaml_stands_above_tasks_and_presets_and_below_the_command_line(
+    module: str, tmp_path: Path, preset: str
+) -> None:
+    own = "shift: 0\nsmg: {rho: 0.2}\ntrain: {batch: 9}\nnetwork: {latent: 77}\nlosses: {new_term: 2}\n"
+    write(tmp_path / "home_made.yaml", own)
+    overrides = ["device=cpu", "network.hidden=5", "train.batch=10"]
+    config = load(f"{module}:Variant", "walker_walk", preset, overrides=overrides)
+    assert (config.shift, config.settings.rho, config.network.latent) == (0, 0.2, 77)
+    assert (config.losses["new_term"], config.network.hidden, config.train.batch) == (2, 5, 10)
+
+
+def test_an_augmentation_that_nothing_would_apply_is_refused(module: str) -> None:
+    for agent in ("sac", "drq", "rad", "srm"):
+        assert f"augmentation: agent {agent} applies no τ" in refusal("augmentation=overlay", agent=agent)
+    for agent in set(AGENTS) - {"sac", "drq", "rad", "srm"}:
+        assert smoke("augmentation=random_convolution", agent=agent).augmentation == "random_convolution"
+    problem = refusal("augmentation=overlay", "losses.bellman=1", agent=f"{module}:Plain")
+    assert "AUGMENTS = True" in problem
 
 
 def test_import_paths_that_lead_nowhere(module: str) -> None:

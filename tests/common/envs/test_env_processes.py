@@ -96,8 +96,10 @@ def test_a_killed_process_is_noticed_and_replaced(start: Callable[..., TrainingE
     with pytest.raises(EnvironmentDied, match="was killed by signal 9"):
         env.receive()
         env.reset()  # where the step was done before the signal came
-    env.restart()
-    np.testing.assert_array_equal(env.reset(), first)
+    env.restart(seed=5)
+    begun = env.reset()
+    assert not np.array_equal(begun, first)
+    np.testing.assert_array_equal(begun, start(False, seed=5).reset())
 
 
 def test_a_process_that_hangs_is_ended_and_replaced(
@@ -113,7 +115,7 @@ def test_a_process_that_hangs_is_ended_and_replaced(
         env.receive()
     assert not Path(f"/proc/{hung}").exists()
     monkeypatch.undo()
-    env.restart()
+    env.restart(seed=3)
     np.testing.assert_array_equal(env.reset(), first)
 
 

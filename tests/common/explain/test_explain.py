@@ -13,6 +13,7 @@ from common import cli
 from common.config.loading import load
 from common.errors import UserError
 from common.explain import command
+from common.run.derived import evaluation_arguments
 from tests.common.explain.conftest import STEPS
 
 pytestmark = pytest.mark.slow
@@ -124,6 +125,13 @@ def test_all_runs_see_the_first_ones_camera_shifts():
         for strength in (1, 3)
     )
     assert command._arguments(other, first)["view_strength"] == 1
+
+
+def test_a_run_is_explained_on_the_episodes_that_it_is_evaluated_on():
+    config = load(
+        "sac", "walker_walk", "smoke", overrides=["seed=3", "eval.clips=[2, 6]", "eval.seed_offset=7"]
+    )
+    assert command._arguments(config, config) == evaluation_arguments(config)
 
 
 def refused(capsys, *arguments):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common import cli
-from common.config.loading import load
+from common.config.loading import load, to_yaml
 from common.envs.benchmark import BenchmarkEnv
 from common.explain.rho import table
 from common.run.derived import env_arguments
@@ -52,6 +52,16 @@ def test_the_table_suggests_and_compares():
     assert lines[0] == "walker_walk, camera 0, env.model dmcgb, 84x84, 500 agent steps"
     assert lines[2].split() == ["random", "actions", "0.0671", "±", "0.0123", "0.067", "0.933"]
     assert lines[3].split() == ["configs/", "0.06", "0.95"]
+
+
+def test_a_runs_policy_is_measured_on_the_runs_model(tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr("common.explain.rho.rho", lambda config, steps, run: measured.append(run[0]) or 0)
+    config = load("smg", "cartpole_swingup", "smoke", overrides=["env.model=smg"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    for overrides in ([], ["env.model=dmcgb"]):
+        assert cli.main(["rho", "cartpole_swingup", "--run", str(tmp_path), *overrides]) == 0
+    assert [each.env.model for each in measured] == ["smg", "dmcgb"]
 
 
 def test_bad_input_is_one_line(capsys):

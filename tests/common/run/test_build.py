@@ -79,7 +79,12 @@ def test_a_state_holds_every_network_and_optimiser(tmp_path, monkeypatch):
             assert all(torch.equal(one[slot], two[slot]) for slot in one), name
 
 
-def test_augmentation_is_checked_at_the_size_of_the_run(tmp_path, monkeypatch):
-    build(SAC, tmp_path, monkeypatch, "augmentation={name: RandomCrop, size: [24, 24]}")
+def build_with(augmentation: str, tmp_path) -> None:
+    config = runs.smoke(tmp_path, "svea", *SMALL, f"augmentation={augmentation}")
+    build_agent(config, 3, build_images(config))
+
+
+def test_augmentation_is_checked_at_the_size_of_the_run(tmp_path):
+    build_with("{name: RandomCrop, size: [24, 24]}", tmp_path)
     with pytest.raises(UserError, match="turns 24x24 pixels into 84x84"):
-        build(SAC, tmp_path, monkeypatch, "augmentation={name: RandomResizedCrop, size: [84, 84]}")
+        build_with("{name: RandomResizedCrop, size: [84, 84]}", tmp_path)

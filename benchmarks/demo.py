@@ -27,7 +27,7 @@ from common.run.device import for_trained
 from common.run.trained import load_agent
 from common.study.definition import load_study
 from common.study.folders import FoundRun
-from common.study.report import learning_curves
+from common.study.report import drawn_runs, learning_curves
 from common.study.results import Results, collect
 
 SHIFTS = ("train", "video_easy", "video_hard")
@@ -66,17 +66,16 @@ def table(results: Results) -> str:
     for column in results.study.columns:
         cell = results.done_in(results.study.tasks[0], column)
         if cell:
-            minutes = statistics.fmean((found.seconds or 0) / 60 for found in cell)
             returns = {shift: [found.final_returns(shift) for found in cell] for shift in SHIFTS}
-            rows[column] = (returns, f"{minutes:.0f} min")
-    lines = [f"{'':<8}" + "".join(f"{shift:>16}" for shift in SHIFTS) + f"{'of train':>10}{'wall time':>11}"]
+            rows[column] = (returns, wall_text(cell))
+    lines = [f"{'':<8}" + "".join(f"{shift:>16}" for shift in SHIFTS) + f"{'of train':>10}{'wall time':>17}"]
     for name, (returns, wall) in rows.items():
         means = {
             shift: statistics.fmean(map(statistics.fmean, by_seed)) for shift, by_seed in returns.items()
         }
         cells = [f"{means[shift]:.0f}{spread_text(returns[shift])}" for shift in SHIFTS]
         share = f"{means['video_hard'] / means['train']:.2f}"
-        lines.append(f"{name:<8}" + "".join(f"{cell:>16}" for cell in cells) + f"{share:>10}{wall:>11}")
+        lines.append(f"{name:<8}" + "".join(f"{cell:>16}" for cell in cells) + f"{share:>10}{wall:>17}")
     config = settings(results.done[0])
     seeds = sorted({found.run.seed for found in results.done})
     spread = "sd over seed means" if len(seeds) > 1 else f"sd over {config.eval.episodes} episodes"
@@ -86,6 +85,15 @@ def table(results: Results) -> str:
         + ("all" if config.eval.clips is None else f"{config.eval.clips[0]} to {config.eval.clips[1]}")
     )
     return "\n".join(lines)
+
+
+def wall_text(cell: list[FoundRun]) -> str:
+    """What a run took on average, with the number of those that say so if not all do."""
+    known = [found.seconds for found in cell if found.seconds is not None]
+    if not known:
+        return "unknown"
+    counted = f" ({len(known)} of {len(cell)})" if len(known) < len(cell) else ""
+    return f"{statistics.fmean(known) / 60:.0f} min{counted}"
 
 
 def spread_text(by_seed: list[tuple[float, ...]]) -> str:
@@ -113,7 +121,7 @@ def settings(found: FoundRun) -> Config:
 def draw(results: Results) -> list[Path]:
     """Learning curves above, the strip below; the files' paths."""
     task, frames = results.study.tasks[0], strip(results)
-    rows: list[list[Plot]] = [[*learning_curves(results, task, CURVES)]]
+    rows: list[list[Plot]] = [[*learning_curves(drawn_runs(results), task, CURVES)]]
     if frames:
         rows.append([Picture(grid(frames))])
     return save(results.study.folder / task, rows)

@@ -49,6 +49,8 @@ STYLE: dict[Any, Any] = {  # matplotlib's settings
 }
 WIDTH, HEIGHT = 4.0, 2.6
 """Inches of a plot."""
+ACROSS = 4
+"""Plots beside each other in a file, at most."""
 DPI = 150
 LONGEST = 28
 """Characters of a name on a plot; it is cut there."""
@@ -59,6 +61,7 @@ class Line:
     """A curve, perhaps with an interval around it.
 
     `index` chooses its colour, and is how the page's script finds it. Where `y` is NaN the curve has a gap.
+    What is `unfinished` is drawn dotted, as a ring if it is a single point, and a legend says so.
     """
 
     name: str
@@ -67,13 +70,15 @@ class Line:
     y: Sequence[float]
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
 class Curves:
     """Lines over common axes: at least one, each with at least one point.
 
-    The horizontal axis spans exactly 0 and all x, the vertical one `y_range` or else 0 and all y.
+    The horizontal axis spans exactly 0 and all x, the vertical one `y_range` or else 0 and all y. With
+    `stairs` every y holds from its x until just before the next.
     """
 
     title: str
@@ -81,6 +86,7 @@ class Curves:
     x_label: str
     y_label: str
     y_range: tuple[float, float] | None = None
+    stairs: bool = False
 
     height = HEIGHT
 
@@ -89,14 +95,18 @@ class Curves:
         drawn: dict[str, Artist] = {}
         for line in self.lines:
             colour, dashes, group = _look(line.index)
+            single = len(line.x) == 1
             if line.low is not None and line.high is not None:
                 axes.fill_between(
-                    line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0, gid=group
-                )
-            marker = "o" if len(line.x) == 1 else None
-            [drawn[line.name]] = axes.plot(
-                line.x, line.y, color=colour, linestyle=dashes, marker=marker, gid=group
-            )
+                    line.x, line.low, line.high, step="post" if self.stairs else None, color=colour,
+                    alpha=0.15, linewidth=5 if single else 0, clip_on=False, gid=group,
+                )  # fmt: skip
+            # All lies within the axes; clipped, a point on their edge would lose its outer half.
+            [drawn[f"unfinished: {line.name}" if line.unfinished else line.name]] = axes.plot(
+                line.x, line.y, drawstyle="steps-post" if self.stairs else None, color=colour,
+                linestyle=":" if line.unfinished else dashes, marker="o" if single else None,
+                markerfacecolor="none" if line.unfinished else None, clip_on=False, gid=group,
+            )  # fmt: skip
         axes.update_datalim([(0, value) for value in self.y_range or (0,)])
         axes.margins(x=0, y=0.03)
         axes.set(xlabel=self.x_label, ylabel=self.y_label)
@@ -128,8 +138,8 @@ class Intervals:
 
     @property
     def height(self) -> float:
-        """Inches: a line for each estimate."""
-        return 0.8 + 0.24 * len(self.estimates)
+        """Inches: a line for each estimate, and what a label of several lines takes."""
+        return 0.8 + 0.24 * len(self.estimates) + 0.15 * self.x_label.count("\n")
 
     def draw(self, axes: Axes) -> dict[str, Artist]:
         """Draw; a legend has nothing to name, because names stand beside the estimates."""
@@ -196,36 +206,47 @@ def svg(plot: Plot) -> Markup:
 def save(stem: Path, rows: Sequence[Sequence[Plot]]) -> list[Path]:
     """Write plots, beside and below each other and with one legend, to `stem`.pdf and `stem`.png.
 
-    Equal plots give equal files.
+    A row of more than `ACROSS` plots is broken into rows of about as many each. Equal plots give equal files.
 
     Raises:
         OSError: a file cannot be written.
     """
-    columns = math.lcm(*map(len, rows))
-    wide = max(map(len, rows))
-    heights = [max(plot.height for plot in row) * wide / len(row) for row in rows]
+    broken = [line for row in rows for line in _broken(row)]
+    columns = math.lcm(*(across for _, across in broken))
+    wide = max(across for _, across in broken)
+    heights = [max(plot.height for plot in row) * wide / across for row, across in broken]
     written = []
     with matplotlib.rc_context(STYLE):
         layout = ConstrainedLayoutEngine(wspace=0.04, hspace=0.06)
-        figure = Figure(figsize=(WIDTH * wide, sum(heights) + 0.3), layout=layout)
-        grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
+        figure = Figure(layout=layout)
+        grid = figure.add_gridspec(len(broken), columns, height_ratios=heights)
         named: dict[str, Artist] = {}
-        for down, row in enumerate(rows):
-            span = columns // len(row)
-            for across, plot in enumerate(row):
-                axes = figure.add_subplot(grid[down, across * span : (across + 1) * span])
+        for down, (row, across) in enumerate(broken):
+            span = columns // across
+            for index, plot in enumerate(row):
+                axes = figure.add_subplot(grid[down, index * span : (index + 1) * span])
                 axes.set_title(plot.title)
                 named |= plot.draw(axes)
+        height = sum(heights) + 0.1
         if named:
             names = list(map(_brief, named))
+            beside = max(1, int(WIDTH * wide / (0.6 + 0.08 * max(map(len, names)))))
+            height += 0.2 * math.ceil(len(names) / beside)
             where = "outside lower center"
-            figure.legend(list(named.values()), names, loc=where, ncols=3 * wide, frameon=False)
+            figure.legend(list(named.values()), names, loc=where, ncols=beside, frameon=False)
+        figure.set_size_inches(WIDTH * wide, height)
         for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
             content = io.BytesIO()
             figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=metadata)
             written.append(stem.with_name(stem.name + suffix))
             write_atomically(written[-1], content.getvalue())
     return written
+
+
+def _broken(row: Sequence[Plot]) -> list[tuple[Sequence[Plot], int]]:
+    """A row as one or several, each with the number of plots that it has room for."""
+    across = math.ceil(len(row) / math.ceil(len(row) / ACROSS))
+    return [(row[start : start + across], across) for start in range(0, len(row), across)]
 
 
 def short(value: float) -> str:

@@ -151,7 +151,7 @@ def report(path: str, overrides: list[str], output: str | None, mix: bool) -> in
     study = load_study(path, overrides)
     results = collect(study, mix)
     page = Path(output or study.folder / f"{study.name}.html")
-    write_report(results, build(results), page)
+    write_report(results, build(results), page, mix)
     print(page)
     return 0
 

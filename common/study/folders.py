@@ -98,9 +98,10 @@ def read(run: PlannedRun, claimed: bool = False) -> FoundRun:
     except (UserError, _Corrupt) as error:
         return FoundRun(run, State.RUNNING if held else State.CORRUPT, str(error))
     step, seconds = progress(run.folder)
+    evaluated = episodes[-1]["step"] if episodes else 0  # archived results may come without metrics
     facts: dict[str, Any] = {
-        "step": max(step, saved or 0), "seconds": seconds, "config": config, "provenance": provenance,
-        "episodes": episodes,
+        "step": max(step, saved or 0, evaluated), "seconds": seconds, "config": config,
+        "provenance": provenance, "episodes": episodes,
     }  # fmt: skip
     reached = f"step {facts['step']} of {config.train.steps}"
     if held:

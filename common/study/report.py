@@ -2,10 +2,10 @@
 
 import base64
 import json
-import math
 import stat
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,32 +19,36 @@ from common.report.plots import Curves, Estimate, Intervals, Line, Plot, save, s
 from common.run.checkpoint import write_atomically
 from common.study import intervals, texts
 from common.study.definition import Study
-from common.study.folders import FoundRun, differences
-from common.study.results import Results
+from common.study.folders import FoundRun, State, differences
+from common.study.results import Results, mixtures
 from common.study.table import Block, Table, average_lead, lead, total_costs
 
 PICTURE_BYTES = 600_000
 """Larger pictures are named, not shown."""
 PICTURES_BYTES = 12_000_000
 """All pictures of a page together."""
+LABEL = 48
+"""Characters of a line below a plot."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def write_report(results: Results, table: Table, path: Path) -> None:
+def write_report(results: Results, table: Table, path: Path, mix: bool = False) -> None:
     """Write the page to `path`, and its plots as PDF and PNG beside it; its folder is made if absent.
 
     Beside `name.html` lie `name_curves`, `name_scores` and `name_profiles`, where there is anything to plot.
+    `mix` is that of `drawn_runs`.
 
     Raises:
         UserError: a file cannot be written.
     """
+    drawn = drawn_runs(results, mix)
     rows = {
-        "curves": [learning_curves(results, task) for task in results.study.tasks],
+        "curves": [learning_curves(drawn, task) for task in results.study.tasks],
         "scores": [scores(table)],
         "profiles": [profiles(table)],
     }
     plots = {name: [plots for plots in own if plots] for name, own in rows.items()}
-    page = _page(results, table, plots)
+    page = _page(results, table, plots, drawn.notes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page.encode())
@@ -55,7 +59,9 @@ def write_report(results: Results, table: Table, path: Path) -> None:
         raise UserError(f"{path} cannot be written ({error.strerror})") from error
 
 
-def _page(results: Results, table: Table, plots: Mapping[str, Sequence[Sequence[Plot]]]) -> str:
+def _page(
+    results: Results, table: Table, plots: Mapping[str, Sequence[Sequence[Plot]]], curve_notes: Sequence[str]
+) -> str:
     return render(
         "study/report.html",
         title=f"{results.study.name}: report",
@@ -67,10 +73,40 @@ def _page(results: Results, table: Table, plots: Mapping[str, Sequence[Sequence[
         lead=lead,
         average_lead=average_lead,
         total_costs=total_costs,
+        curve_notes=curve_notes,
         plots={name: [svg(plot) for row in rows for plot in row] for name, rows in plots.items()},
         pictures=_pictures(results),
         facts=_facts,
     )
+
+
+def drawn_runs(results: Results, mix: bool = False) -> Results:
+    """The runs whose curves are drawn, with notes on what is unfinished among them and what is left out.
+
+    They are the finished ones and, where a task has none of an agent, the unfinished ones that a table would
+    take beside the others, had they ended; all unfinished ones with `mix`.
+    """
+    drawn, unfinished, refused = results.done, [], []
+    for task in results.study.tasks:
+        for column in results.study.columns:
+            begun = [found for found in results.found_in(task, column) if found.episodes]
+            if not begun or results.done_in(task, column):
+                continue
+            ended = tuple(replace(found, state=State.DONE) for found in [*drawn, *begun])
+            reasons = [] if mix else mixtures(Results(results.study, ended))
+            if reasons:
+                refused.append(f"{column} on {task} ({'; '.join(reasons)})")
+            else:
+                drawn += begun
+                unfinished.append(f"{column} on {task}")
+    notes = []
+    if unfinished:
+        notes.append(f"Dotted, as no run of theirs has finished: {', '.join(unfinished)}.")
+    if refused:
+        notes.append(
+            f"Left out, as unfinished runs that do not belong beside the others: {', '.join(refused)}."
+        )
+    return Results(results.study, tuple(drawn), tuple(notes))
 
 
 def learning_curves(results: Results, task: str, shifts: Iterable[str] | None = None) -> list[Curves]:
@@ -79,7 +115,7 @@ def learning_curves(results: Results, task: str, shifts: Iterable[str] | None = 
     All have the same vertical axis.
 
     Args:
-        results: of the study.
+        results: the runs that are drawn, of which a cell's are finished or else marked as unfinished.
         task: one of the study's.
         shifts: by default the study's, then whatever else the task's runs are evaluated under.
     """
@@ -109,13 +145,15 @@ def _shifts(results: Results, task: str) -> Iterable[str]:
 
 def _curve(results: Results, task: str, shift: str, index: int) -> Line | None:
     column = results.study.columns[index]
-    cell = results.done_in(task, column) or results.found_in(task, column)
+    cell = results.found_in(task, column)
     curves = [dict(evaluations) for found in cell if (evaluations := found.evaluations(shift))]
     steps = sorted(set.intersection(*map(set, curves))) if curves else []
     if not steps:
         return None
     values = np.array([[curve[step] for step in steps] for curve in curves])
-    return Line(column, index, steps, values.mean(axis=0).tolist(), *_ends(intervals.mean_interval(values)))
+    low, high = _ends(intervals.mean_interval(values))
+    unfinished = any(found.state is not State.DONE for found in cell)
+    return Line(column, index, steps, values.mean(axis=0).tolist(), low, high, unfinished)
 
 
 def scores(table: Table) -> list[Intervals]:
@@ -128,7 +166,7 @@ def scores(table: Table) -> list[Intervals]:
             if item.interquartile_mean is not None
         ]
         if estimates:
-            plots.append(Intervals(block.title, estimates, "interquartile mean of returns"))
+            plots.append(Intervals(block.title, estimates, _over("interquartile mean of returns", block)))
     return plots
 
 
@@ -139,14 +177,22 @@ def profiles(table: Table) -> list[Curves]:
 
 def _profile(study: Study, block: Block) -> Curves:
     returns = [score for strata in block.strata.values() for stratum in strata for score in stratum]
-    low, high = math.floor(min(0.0, *returns)), math.ceil(max(returns)) + 1
-    thresholds = np.linspace(low, high, 121)
+    low, highest = min(0.0, *returns), max(returns)
+    high = highest + max(1.0, (highest - low) / 30)  # room to see that no run scores above the best
     lines = []
     for column, strata in block.strata.items():
+        # A run that scores τ does not score above τ: the share falls at each return and holds until the next.
+        thresholds = np.unique([low, *(score for stratum in strata for score in stratum), high])
         shares, interval = intervals.performance_profile(strata, thresholds)
         index = study.columns.index(column)
         lines.append(Line(column, index, thresholds.tolist(), shares.tolist(), *_ends(interval)))
-    return Curves(block.title, lines, "return", "share of runs above", y_range=(0, 1))
+    label = _over("return", block)
+    return Curves(block.title, lines, label, "share of runs above", y_range=(0, 1), stairs=True)
+
+
+def _over(label: str, block: Block) -> str:
+    """A label that names the tasks, or a robotic task's shifts, because a plot travels without the page."""
+    return textwrap.fill(f"{label} ({', '.join(block.counted)})", LABEL)
 
 
 def _ends(interval: tuple[np.ndarray, np.ndarray] | None) -> tuple[list[float] | None, list[float] | None]:

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ def test_the_table_has_means_and_deviations_over_seeds_and_a_random_policy(
     # Random actions for 80 simulator steps: between nothing and the 20 that standing upright would give.
     assert 0 < float(row(text, "random")[1]) < 80
     assert "2 episodes per shift and seed; mean ± sd over seed means" in text
+
+
+def test_what_a_run_took_is_the_mean_of_what_is_known(results):
+    cell = results.done_in("walker_stand", "drq")
+    one, other = (replace(found, seconds=seconds) for found, seconds in zip(cell, (600, None), strict=True))
+    assert demo.wall_text([one, replace(other, seconds=1200)]) == "15 min"
+    assert demo.wall_text([one, other]) == "10 min (1 of 2)"
+    assert demo.wall_text([other]) == "unknown"
 
 
 def test_the_picture_has_a_curve_for_each_agent(results, monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from common.report.pages import PALETTE
@@ -90,6 +91,58 @@ def test_estimates_are_points_on_their_intervals():
     assert [text.text for text in parsed(plot).iter(f"{SVG}text")][-3:] == ["drq", "smg", "video_hard"]
 
 
+def test_stairs_hold_each_value_until_just_before_the_next():
+    lines = [Line("smg", 3, [0, 10, 40], [1.0, 0.5, 0.0], [1.0, 0.25, 0.0], [1.0, 0.75, 0.0])]
+    plot = curves(lines=lines, y_range=(0, 1), stairs=True)
+    band, line = series(plot)
+    left, right, bottom, top = area(plot)
+    corners = [
+        (round((x - left) / (right - left) * 40, 1), round((y - bottom) / (top - bottom) * 1.06 - 0.03, 2))
+        for x, y in points(line)
+    ]
+    assert corners == [(0, 1), (10, 1), (10, 0.5), (40, 0.5), (40, 0)]
+    # The band too is as high at 40 as at 10; matplotlib closes it at both ends.
+    [used] = band.iter(f"{SVG}use")
+    at_40 = {
+        round((y + float(used.attrib["y"]) - bottom) / (top - bottom) * 1.06 - 0.03, 2)
+        for x, y in points(band)
+        if math.isclose(x + float(used.attrib["x"]), right, abs_tol=0.01)
+    }
+    assert {0.25, 0.75} <= at_40
+
+
+@pytest.mark.parametrize("x", [[40], X])
+def test_a_point_on_the_edge_of_the_axes_is_whole(x: list[int]):
+    """A single evaluation lies on the right edge, for the axis ends at the last step."""
+    plot = curves(lines=[Line("smg", 3, x, [2.0] * len(x), [1.0] * len(x), [3.0] * len(x))])
+    for drawn in series(plot):
+        assert not [part for part in drawn.iter() if "clip-path" in part.attrib]
+
+
+def test_the_interval_of_a_single_point_is_a_bar():
+    plot = curves(lines=[Line("smg", 3, [40], [2.0], [1.0], [3.0])], y_range=(0, 10))
+    band, point = series(plot)
+    [used], [path] = band.iter(f"{SVG}use"), band.iter(f"{SVG}path")
+    assert "stroke-width: 5" in path.attrib["style"] + used.attrib["style"]
+    _, _, bottom, top = area(plot)
+    heights = {
+        round((y + float(used.attrib["y"]) - bottom) / (top - bottom) * 10.6 - 0.3, 2)
+        for _, y in points(band)
+    }
+    assert heights == {1.0, 3.0}
+    assert len(list(point.iter(f"{SVG}use"))) == 1
+
+
+def test_what_is_unfinished_is_dotted_or_a_ring_and_a_legend_says_so():
+    for x, ring in ((X, []), ([40], ["fill-opacity: 0"])):
+        plot = curves(lines=[Line("smg", 3, x, Y[: len(x)], unfinished=True)])
+        [line] = series(plot)
+        assert "stroke-dasharray: 1.6" in ElementTree.tostring(line, "unicode")
+        assert [marker.attrib["style"].split(";")[0] for marker in line.iter(f"{SVG}use")] == ring
+        assert list(plot.draw(Figure().subplots())) == ["unfinished: smg"]
+    assert list(curves().draw(Figure().subplots())) == ["smg"]
+
+
 @pytest.mark.parametrize("index", [3, 11])
 def test_colours_are_the_pages_and_repeat_dashed(index: int):
     text = svg(curves(lines=[Line("smg", index, X, Y)]))
@@ -137,6 +190,31 @@ def test_files_for_a_paper_are_the_same_each_time(tmp_path: Path):
         counts = {colour: count for count, colour in image.convert("RGB").getcolors(1 << 20) or ()}
     assert counts[200, 0, 0] > 0.6 * (8 * 150) * (2 * 150)
     assert all(tuple(bytes.fromhex(PALETTE[name][0][1:])) in counts for name in ("c1", "c3"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "across", "down"), [([4], 4, 1), ([5], 3, 2), ([13], 4, 4), ([13, 2], 4, 4 + 2)]
+)
+def test_a_row_of_many_plots_is_broken(tmp_path: Path, counts: list[int], across: int, down: float):
+    """In the last case the second row's plots are twice as large, for there are two and not four."""
+    rows = [[curves(title=str(index)) for index in range(count)] for count in counts]
+    pdf, png = save(tmp_path / "many", rows)
+    with Image.open(png) as image:
+        assert image.size == (across * 4 * 150, round((down * 2.6 + 0.3) * 150))
+    [box] = re.findall(rb"/MediaBox \[ *([\d. ]+)\]", pdf.read_bytes())
+    assert [float(part) for part in box.split()] == pytest.approx(
+        [0, 0, across * 4 * 72, (down * 2.6 + 0.3) * 72], abs=0.1
+    )
+
+
+def test_a_legend_has_as_many_lines_as_its_names_need(tmp_path: Path):
+    lines = [Line(f"{index} of a long name of an agent", index, X, Y) for index in range(4)]
+    _, png = save(tmp_path / "named", [[curves(lines=lines)]])
+    with Image.open(png) as image:
+        assert image.size == (4 * 150, round((2.6 + 0.1 + 4 * 0.2) * 150))
+        # Nothing is cut: the outermost pixels are the paper's.
+        pixels = np.asarray(image.convert("RGB"))
+    assert all((edge == 255).all() for edge in (pixels[:, 0], pixels[:, -1], pixels[-1]))
 
 
 def test_ticks_are_short():

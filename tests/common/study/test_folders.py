@@ -26,6 +26,18 @@ def test_a_complete_final_evaluation_makes_a_run_done(run: PlannedRun) -> None:
     assert found.evaluations("train") == [(30, 9.0), (60, 9.0)]
 
 
+def test_an_archived_run_without_metrics_has_the_step_of_its_last_evaluation(run: PlannedRun) -> None:
+    write_run(run)
+    (run.folder / "metrics.jsonl").unlink()
+    found = read(run)
+    assert (found.state, found.step, found.seconds) == (State.DONE, 60, None)
+    write_run(run, steps=[30])  # its metrics reach step 30, as its evaluation does
+    (run.folder / "metrics.jsonl").unlink()
+    assert read(run).step == 30
+    write_run(run, steps=[])
+    assert read(run).step == 0
+
+
 def test_only_the_last_evaluation_counts(run: PlannedRun) -> None:
     write_run(run)
     records = evaluations(run, {"train": [100.0]}, [30]) + evaluations(run, {"train": [3.0]}, [60])

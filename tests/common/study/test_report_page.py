@@ -2,6 +2,7 @@
 
 import json
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from selenium.webdriver.common.by import By
 from common.errors import UserError
 from common.study import command
 from common.study.definition import load_study
-from common.study.report import learning_curves
+from common.study.report import drawn_runs, learning_curves, profiles, scores
 from common.study.results import collect
+from common.study.table import build
 from common.study.texts import MISSING
 from tests.browser import errors, loaded, show
 from tests.common.study.written_runs import PROVENANCE, STUDY, study, write_run
@@ -136,6 +138,25 @@ def test_it_says_what_the_finished_runs_took(page: Path) -> None:
     ]
 
 
+def test_it_says_how_many_runs_do_not_say_what_they_took(tmp_path: Path) -> None:
+    runs = study(tmp_path, "agents=[sac,drq]").runs
+    for run in runs:
+        write_run(run)
+    text = "Wall time of the finished runs"
+    assert f"<p>{text}.</p>" in told(tmp_path)
+    for run in runs[:3]:
+        (run.folder / "metrics.jsonl").unlink()
+    page = told(tmp_path)
+    assert f"<p>{text}, without 3 of all 8, whose folders do not say what they took.</p>" in page
+    assert ["all", PROVENANCE["device"], "5", "0.04"] in Parsed(page).rows  # 5 × 30 seconds
+
+
+def told(folder: Path) -> str:
+    """The report of the study without SMG."""
+    command.report(*written(folder, "agents=[sac,drq]"), str(folder / "report.html"), mix=False)
+    return (folder / "report.html").read_text()
+
+
 def test_a_picture_that_cannot_be_read_is_named_and_the_page_is_written_without_it(tmp_path: Path) -> None:
     first, second, third, *_ = study(tmp_path).runs
     for run in (first, second, third):
@@ -162,7 +183,7 @@ def test_without_a_finished_run_there_is_neither_order_nor_cost(tmp_path: Path) 
 
 
 def test_a_learning_curve_is_the_mean_over_seeds_and_its_interval_lies_between_them(page: Path) -> None:
-    results = collect(load_study(*written(page.parent)))
+    results = drawn_runs(collect(load_study(*written(page.parent))))
     plots = learning_curves(results, "walker_walk")
     assert [plot.title for plot in plots] == [
         f"walker_walk, {shift}" for shift in ("video_hard", "train", "color_easy", "color_hard", "video_easy")
@@ -184,7 +205,60 @@ def test_plots_lie_beside_it_for_a_paper(page: Path) -> None:
     ]
     assert sorted(path.name for path in page.parent.glob("report_*")) == sorted(names)
     with Image.open(page.with_name("report_curves.png")) as image:
-        assert image.width == 5 * 4 * 150  # five shifts beside each other
+        # Five shifts, three and two beside each other, of two tasks; three agents' names take one line.
+        assert image.size == (3 * 4 * 150, round((4 * 2.6 + 0.3) * 150))
+
+
+def test_curves_of_unfinished_runs_are_marked_and_only_where_they_belong_beside_the_others(
+    tmp_path: Path,
+) -> None:
+    other = PROVENANCE | {"data": PROVENANCE["data"] | {"video_hard": {"clips": 100, "hash": "other"}}}
+    for run in study(tmp_path).runs:
+        if run.task == "finger_spin" or run.column == "sac":
+            write_run(run, steps=[30] if (run.column, run.seed) == ("sac", 1) else [30, 60])
+        else:
+            write_run(run, steps=[30], provenance=other if run.column == "smg" else PROVENANCE)
+    results = collect(load_study(*written(tmp_path)))
+    drawn = drawn_runs(results)
+
+    def lines(runs, task: str) -> list[tuple[str, list[float], bool]]:
+        [plot] = learning_curves(runs, task, ["video_hard"])
+        return [(line.name, list(line.x), line.unfinished) for line in plot.lines]
+
+    assert lines(drawn, "walker_walk") == [("sac", [30, 60], False), ("drq", [30], True)]
+    assert lines(drawn, "finger_spin") == [(name, [30, 60], False) for name in ("sac", "drq", "smg")]
+    dotted, left_out = drawn.notes
+    assert dotted == "Dotted, as no run of theirs has finished: drq on walker_walk."
+    assert left_out.startswith("Left out, as unfinished runs that do not belong beside the others: smg on ")
+    assert (
+        "hash bb in 8 runs such as walker_walk/sac/seed0, but " in left_out and "hash other in 2" in left_out
+    )
+    assert lines(drawn_runs(results, mix=True), "walker_walk")[2] == ("smg", [30], True)
+    for mix, expected in ((False, {dotted, left_out}), (True, {dotted[:-1] + ", smg on walker_walk."})):
+        command.report(*written(tmp_path), str(tmp_path / "report.html"), mix)
+        texts = set(Parsed((tmp_path / "report.html").read_text()).texts)
+        assert {text for text in texts if text.startswith(("Dotted", "Left out"))} == expected
+
+
+def test_a_profile_falls_at_each_return(page: Path) -> None:
+    [profile] = profiles(build(collect(load_study(*written(page.parent)))))
+    # SMG lacks finger spin, so the profile is of walker walk alone; a thirtieth of its range is left free.
+    end = 301 + 301 / 30
+    assert profile.stairs and [(line.name, line.x, line.y) for line in profile.lines] == [
+        (name, [0, first, first + 1, end], [1, 0.5, 0, 0])
+        for name, first in (("sac", 100), ("drq", 300), ("smg", 200))
+    ]
+
+
+def test_scores_and_profiles_name_their_tasks(page: Path) -> None:
+    table = build(collect(load_study(*written(page.parent))))
+    assert [plot.x_label for plot in (*scores(table), *profiles(table))] == [
+        "interquartile mean of returns (walker_walk)", "return (walker_walk)"
+    ]  # fmt: skip
+    table = build(collect(load_study(*written(page.parent, "agents=[sac,drq]"))))
+    [plot] = scores(table)
+    assert plot.x_label == "interquartile mean of returns (walker_walk,\nfinger_spin)"
+    assert plot.height == pytest.approx(0.8 + 2 * 0.24 + 0.15)
 
 
 def test_a_place_that_cannot_be_written_is_named(page: Path) -> None:
@@ -242,3 +316,26 @@ def test_it_fits_its_screen_in_its_colours(
     assert (paper < 40 and ink > 150) if dark else (paper > 240 and ink < 110)
     plot = browser.find_element(By.CSS_SELECTOR, "#curves .plot")
     assert 200 < plot.rect["width"] < width
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_wide_table_shows_that_it_goes_on_and_keeps_its_names(
+    browser: webdriver.Chrome, page: Path, dark: bool
+) -> None:
+    show(browser, page, width=600, dark=dark)
+    box = browser.find_element(By.CSS_SELECTOR, "#runs .scroll")
+    browser.execute_script("arguments[0].scrollIntoView()", box)
+    name = box.find_element(By.CSS_SELECTOR, "tbody td")
+
+    def scrolled(by: int) -> tuple[float, float]:
+        """Where the first name lies, and how much the box's right edge differs in colour from its middle."""
+        browser.execute_script("arguments[0].scrollLeft = arguments[1]", box, by)
+        with Image.open(BytesIO(box.screenshot_as_png)) as image:
+            pixels = np.median(np.asarray(image.convert("L"), np.float64)[10:], axis=0)
+        return name.rect["x"], abs(pixels[-4] - np.median(pixels))
+
+    at_start, at_end = scrolled(0), scrolled(10_000)
+    assert browser.execute_script("return arguments[0].scrollLeft", box) > 50
+    assert at_start[0] == at_end[0]
+    assert at_start[1] > 30 and at_end[1] < 5

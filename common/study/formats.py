@@ -277,7 +277,7 @@ def _tex(text: str) -> str:
     return re.sub(r"[\\~^×±−Δτ<>#$%&_{}]", lambda found: _TEX.get(found[0], "\\" + found[0]), _one_line(text))
 
 
-CSV_HEAD = (
+CSV_HEAD: tuple[str, ...] = (
     "task", "shift", "agent", "mean", "deviation", "seeds", "episodes_per_seed", "published_mean",
     "published_deviation", "published_source", "conditions_unmet", "difference_in_pooled_deviations", "state",
     "interquartile_mean", "interval_low", "interval_high", "subject_better", "better_low", "better_high",

@@ -1,14 +1,14 @@
 """The finished runs of a study, and whether they may stand in one table."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from common.config.shifts import ROBOT_TASKS, VIDEO_SHIFTS, clips_of, presets_of
 from common.errors import UserError
 from common.run.shifts import hardly_shown, recorded_shares
-from common.study.definition import Study, as_written
+from common.study.definition import PlannedRun, Study, as_written
 from common.study.folders import FoundRun, State, differences, read
 
 
@@ -72,6 +72,7 @@ def sessions(found: FoundRun) -> list[dict[str, Any]]:
     for path in in_order:
         try:
             values = json.loads(path.read_bytes())
+            json.dumps(values, ensure_ascii=False).encode()  # which fails where a string is no text
         except (OSError, ValueError, RecursionError):
             values = None
         kept.append(values if isinstance(values, dict) else {})
@@ -161,16 +162,23 @@ def _unplanned_lengths(results: Results) -> list[str]:
 
 def _whose(groups: Mapping[str, list[FoundRun]], results: Results) -> str:
     """`x in every run of drq, y in walker_walk/smg/seed0`: texts and the finished runs that they hold for."""
+    done = [found.run for found in results.done]
     parts = []
-    for text, runs in groups.items():
-        names: list[str] = []
-        for column in dict.fromkeys(found.run.column for found in runs):
-            own = [found.run.name for found in runs if found.run.column == column]
-            every = sum(found.run.column == column for found in results.done)
-            names += [f"every run of {column}"] if len(own) == every else own
-        where = "all runs" if len(runs) == len(results.done) else " and ".join(names)
-        parts.append(f"{text} in {where}")
+    for text, found_runs in groups.items():
+        chosen = [found.run for found in found_runs]
+        names = dict.fromkeys(_largest_whole(run, chosen, done) for run in chosen)
+        parts.append(f"{text} in {'all runs' if len(chosen) == len(done) else ' and '.join(names)}")
     return ", ".join(parts)
+
+
+def _largest_whole(run: PlannedRun, chosen: Collection[PlannedRun], done: Iterable[PlannedRun]) -> str:
+    """A chosen run's agent, or else its cell, if all finished runs of that are chosen; or else its name."""
+    agent = [other for other in done if other.column == run.column]
+    cell = [other for other in agent if other.task == run.task]
+    for name, runs in ((run.column, agent), (f"{run.task}/{run.column}", cell)):
+        if len(runs) > 1 and all(other in chosen for other in runs):
+            return f"every run of {name}"
+    return run.name
 
 
 def _conditions_note(results: Results) -> list[str]:

@@ -131,7 +131,7 @@ def test_it_says_which_tasks_its_profiles_are_over_and_what_few_seeds_intervals_
         "Share of runs that score above a return, averaged over tasks (walker_walk), with its 95% interval."
     )
     assert texts.index("Performance profiles", texts.index("Runs")) < texts.index(note)
-    few = "95% intervals are too narrow with few seeds: on one task, those of a mean hold the true one in 50% of "
+    few = "95% intervals are too narrow with few seeds: on one task, those of a mean hold the true one in 50%"
     # Beside the scores, the curves and the profiles.
     assert len([text for text in texts if text.startswith(few)]) == 3
 

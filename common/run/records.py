@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from common.errors import CorruptFile, UserError
 
+METRICS = "metrics.jsonl"
+
 Record = dict[str, Any]
 
 
@@ -95,3 +97,20 @@ def read_json_lines(path: Path, fields: Mapping[str, type | UnionType] = {}) -> 
 def _complete_length(content: bytes) -> int:
     """Bytes up to and including the last newline."""
     return content.rfind(b"\n") + 1
+
+
+def progress(folder: Path) -> tuple[int, float | None]:
+    """Agent step and seconds of the newest line of metrics.jsonl that has them; cheap, for polling."""
+    try:
+        with (folder / METRICS).open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 20_000))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return 0, None
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+            return int(record["step"]), float(record["seconds"])
+        except (ValueError, RecursionError, LookupError, TypeError, OverflowError):
+            continue  # an episode's line, or damage
+    return 0, None

@@ -14,12 +14,13 @@ from common.config.loading import RESOLVED_NAME, yaml_files
 from common.errors import UserError
 from common.rl.sac import SAC
 from common.run import checkpoint
+from common.run.records import METRICS, progress
 from common.run.run_folder import refuse_links, sheet_of
 
 FILE = "weights.pt"
 SCORES = ("provenance*.json", "eval.jsonl", "config-until-*.yaml", RESOLVED_NAME)
-"""What tables are made of; last the file that makes the folder a run."""
-RECORDS = ("metrics.jsonl", *SCORES)
+"""What tables are made of, but for the time; last the file that makes the folder a run."""
+RECORDS = (METRICS, *SCORES)
 """What `export` copies beside the weights and the newest sheet."""
 FOLDERS = (("run", "dir"), ("data", "root"), ("data", "overlay"))
 """What names a folder in a configuration or in provenance.json. It means nothing on another machine."""
@@ -127,6 +128,10 @@ def export(run: Path, folder: Path, scores_only: bool = False) -> None:
                 (folder / "sheets").mkdir(exist_ok=True)
                 shutil.copyfile(sheet, folder / "sheets" / sheet.name)
             checkpoint.write_atomically(folder / FILE, buffer.getbuffer())
+        step, seconds = progress(run)
+        if scores_only and seconds is not None:  # of the metrics, what the run took
+            line = json.dumps({"step": step, "seconds": seconds}) + "\n"
+            checkpoint.write_atomically(folder / METRICS, line.encode())
         for pattern in SCORES if scores_only else RECORDS:
             for path in run.glob(pattern):
                 checkpoint.write_atomically(folder / path.name, _portable(path))

@@ -4,7 +4,6 @@ import fcntl
 import itertools
 import json
 import math
-import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from common.config.schema import COMPUTING, Config
 from common.config.yaml_files import flattened
 from common.errors import CorruptFile, UserError
 from common.run.checkpoint import LATEST, read_manifest
-from common.run.records import Record, read_json_lines
+from common.run.records import Record, progress, read_json_lines
 from common.run.run_folder import EPISODE, PROVENANCE
 from common.run.signals import STATUS
 from common.study.definition import PlannedRun
@@ -129,23 +128,6 @@ def locked(path: Path) -> bool:
     except OSError:
         return True
     return False
-
-
-def progress(folder: Path) -> tuple[int, float | None]:
-    """Agent step and seconds of the newest line of metrics.jsonl that has them; cheap, for polling."""
-    try:
-        with (folder / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 20_000))
-            lines = file.read().split(b"\n")[:-1]
-    except OSError:
-        return 0, None
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-            return int(record["step"]), float(record["seconds"])
-        except (ValueError, RecursionError, LookupError, TypeError, OverflowError):
-            continue  # an episode's line, or damage
-    return 0, None
 
 
 def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:

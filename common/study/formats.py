@@ -31,11 +31,13 @@ from common.study.texts import (
     aggregate_texts,
     all_orders,
     best,
+    block_notes,
     common_counts,
     cost_texts,
-    counted_notes,
+    counts_all,
     difference_text,
     lead_text,
+    left_out_notes,
     legend,
     mean_text,
     number,
@@ -53,7 +55,7 @@ def markdown(table: Table) -> str:
     parts = [f"# {study.name}", legend(table), *map(_escaped_star, notes)]
     for block in table.blocks:
         parts += [f"## {block.title}", _pipes(*_cell_lines(table, block)), *_lead_table(table, block)]
-        parts += [_pipes(*_aggregate_lines(block, study.subject)), *counted_notes(block)]
+        parts += [_pipes(*_aggregate_lines(block, study.subject)), *block_notes(block)]
     if table.costs:
         costs = [*table.costs, *total_costs(table.costs)]
         parts += ["## Cost", _pipes(COST_HEAD, list(map(cost_texts, costs)))]
@@ -153,23 +155,24 @@ def _escaped(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """For papers: one booktabs table per block, and one of the costs; needs \\usepackage{booktabs}."""
+    """For papers: one booktabs table per block, and one of the costs; needs \\usepackage{booktabs}.
+
+    Under each block's tabulars stand all notes of the table, since each float is read by itself.
+    """
     study = table.study
-    parts = [f"% {_one_line(legend(table))}", *(f"% {_one_line(note)}" for note in table.notes)]
-    notes = [legend(table), *(note for note in table.notes if note.startswith((PUBLISHED, "*")))]
+    parts = []
     for block in table.blocks:
-        caption = f"{study.name}, {block.title}: {' '.join([*notes, *counted_notes(block)])}"
         tabulars = [_latex_scores(table, block)]
         if block.orders:
             tabulars.append(_tabular("lrrr", ORDER_HEAD, map(order_texts, all_orders(block))))
         aggregates = (aggregate_texts(item, block.digits) for item in block.aggregates)
         tabulars.append(_tabular("lrrrr", aggregate_head(study.subject), aggregates))
-        parts.append(_float(caption, tabulars))
+        notes = [*block_notes(block), *table.notes, *left_out_notes(table)]
+        parts.append(_float(f"{study.name}, {block.title}: {legend(table)}", tabulars, notes))
     if table.costs:
         costs = [*table.costs, *total_costs(table.costs)]
         tabular = _tabular("llrr", COST_HEAD, map(cost_texts, costs))
         parts.append(_float(f"{study.name}: wall time of the finished runs.", [tabular]))
-    parts += [f"% left out: {_one_line(f'{each.run.name}: {each.state}')}" for each in table.left_out]
     return "\n\n".join(parts) + "\n"
 
 
@@ -246,11 +249,14 @@ def _line(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _float(caption: str, tabulars: list[list[str]]) -> str:
-    """Tables below each other with one caption."""
+def _float(caption: str, tabulars: list[list[str]], notes: Sequence[str] = ()) -> str:
+    """Tables below each other with one caption, and notes under them."""
     start = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}"]
-    body = "\n\n\\medskip\n".join("\n".join(lines) for lines in tabulars)
-    return "\n".join([*start, body, r"\end{table}"])
+    parts = ["\n".join(lines) for lines in tabulars]
+    if notes:
+        text = "\n".join(map(_tex, notes))
+        parts.append(rf"\parbox{{\linewidth}}{{\footnotesize {text}}}")
+    return "\n".join([*start, "\n\n\\medskip\n".join(parts), r"\end{table}"])
 
 
 _TEX = {
@@ -262,52 +268,69 @@ _TEX = {
     "−": r"$-$",
     "Δ": r"$\Delta$",
     "τ": r"$\tau$",
+    "<": "$<$",
+    ">": "$>$",
 }
 
 
 def _tex(text: str) -> str:
-    return re.sub(r"[\\~^×±−Δτ#$%&_{}]", lambda found: _TEX.get(found[0], "\\" + found[0]), text)
+    return re.sub(r"[\\~^×±−Δτ<>#$%&_{}]", lambda found: _TEX.get(found[0], "\\" + found[0]), _one_line(text))
 
 
-CSV_HEAD = (
+CSV_HEAD: tuple[str, ...] = (
     "task", "shift", "agent", "mean", "deviation", "seeds", "episodes_per_seed", "published_mean",
     "published_deviation", "published_source", "conditions_unmet", "difference_in_pooled_deviations", "state",
     "interquartile_mean", "interval_low", "interval_high", "subject_better", "better_low", "better_high",
+    "counted", "notes",
 )  # fmt: skip
 
 
 def comma_separated(table: Table) -> str:
     """For programs: one line per cell, numbers in full; a cell without runs has state `missing`.
 
-    A block's lines end with one per agent, without a task, that holds the statistics over the whole block.
+    A block's lines end with one per agent, without a task, that holds the statistics over those of its
+    rows that are `counted`, and what to know of them. The file ends with the notes on the whole table, a line
+    of state `note` for each.
     """
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_HEAD)
+    writer = csv.DictWriter(out, CSV_HEAD, lineterminator="\n")
+    writer.writeheader()
     for block in table.blocks:
         for row in block.rows:
             for column, cell in zip(table.study.columns, row.cells, strict=True):
-                values = _csv_values(cell)
-                writer.writerow((row.task, row.shift, column, *values, *[None] * 6))
-        for item in block.aggregates:
-            place = (None, block.title, item.column, *[None] * 9, "complete" if item.runs else "missing")
-            writer.writerow((*place, *_csv_statistics(item)))
+                place = {"task": row.task, "shift": row.shift, "agent": column}
+                writer.writerow(place | _csv_cell(cell))
+        for index, item in enumerate(block.aggregates):
+            place = {"shift": block.title, "agent": item.column, "state": _aggregate_state(block, index)}
+            writer.writerow(place | _csv_statistics(block, item))
+    for note in (*table.notes, *left_out_notes(table)):
+        writer.writerow({"state": "note", "notes": _one_line(note)})
     return out.getvalue()
 
 
-def _csv_values(cell: Cell) -> tuple[object, ...]:
+def _csv_cell(cell: Cell) -> dict[str, object]:
+    values: dict[str, object] = {
+        "mean": cell.mean, "deviation": cell.deviation, "seeds": len(cell.scores),
+        "episodes_per_seed": cell.episodes, "difference_in_pooled_deviations": cell.difference,
+        "state": _state(cell),
+    }  # fmt: skip
     score = cell.published
-    paper: tuple[object, ...] = (None, None, None, None)
     if score is not None and cell.comparison is not None:
-        paper = (score.mean, score.deviation, score.source, len(cell.comparison.unmet))
-    ours = (cell.mean, cell.deviation, len(cell.scores), cell.episodes)
-    return (*ours, *paper, cell.difference, _state(cell))
+        values |= {"published_mean": score.mean, "published_deviation": score.deviation}
+        values |= {"published_source": score.source, "conditions_unmet": len(cell.comparison.unmet)}
+    return values
 
 
-def _csv_statistics(item: Aggregate) -> tuple[object, ...]:
-    none = (None, None)
-    mean, beaten = (item.interquartile_mean, item.interval), (item.beaten, item.beaten_interval)
-    return tuple(value for point, interval in (mean, beaten) for value in (point, *(interval or none)))
+def _csv_statistics(block: Block, item: Aggregate) -> dict[str, object]:
+    if item.interquartile_mean is None:
+        return {}
+    low, high = item.interval or (None, None)
+    better_low, better_high = item.beaten_interval or (None, None)
+    return {
+        "interquartile_mean": item.interquartile_mean, "interval_low": low, "interval_high": high,
+        "subject_better": item.beaten, "better_low": better_low, "better_high": better_high,
+        "counted": " ".join(block.counted), "notes": " ".join(block_notes(block)),
+    }  # fmt: skip
 
 
 def _state(cell: Cell) -> str:
@@ -317,6 +340,16 @@ def _state(cell: Cell) -> str:
     if len(cell.returns) == cell.planned:
         return "complete"
     return f"{len(cell.returns)} of {plural(cell.planned, 'seed')}"
+
+
+def _aggregate_state(block: Block, index: int) -> str:
+    """`complete`, `missing`, how many tasks count, or `seeds missing` where all do but lack runs."""
+    if not block.aggregates[index].runs:
+        return "missing"
+    if not counts_all(block):
+        return f"{len(block.counted)} of {plural(len(block.rows), 'task')}"
+    states = {_state(row.cells[index]) for row in block.rows}
+    return "complete" if states == {"complete"} else "seeds missing"
 
 
 def _one_line(text: str) -> str:

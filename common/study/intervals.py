@@ -2,8 +2,8 @@
 the edge of the statistical precipice" (NeurIPS 2021).
 
 A *stratum* holds the scores of one task, one per run; strata may differ in size. Intervals are 95% percentile
-intervals of the stratified bootstrap: runs are drawn with replacement within each task. They need two runs in
-every stratum and are None otherwise.
+intervals of the stratified bootstrap: runs are drawn with replacement within each task. They are None where a
+stratum has one run, and too narrow where it has few.
 """
 
 import math
@@ -20,20 +20,32 @@ Interval = tuple[float, float]
 RESAMPLES = 10_000
 SEED = 0
 """Of the resampling, so that a table is the same however often it is made."""
+COVERAGE = {2: 50, 3: 75, 4: 80}
+"""Runs of one task → percent of the 95% intervals of their mean that hold the true one, for normal scores."""
 
 
-def interquartile_mean(scores: ArrayLike) -> Floats:
-    """Mean of the middle half along the last axis: a quarter of the scores, rounded down, is cut each end."""
-    ordered = np.sort(np.asarray(scores, np.float64), axis=-1)
-    cut = ordered.shape[-1] // 4
-    return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
+def interquartile_mean(strata: Sequence[Floats]) -> Floats:
+    """Mean of the middle half of the scores of tasks, (..., runs) each, where every task weighs the same.
+
+    Of N runs of T tasks one of a task with n weighs N / (T n). N / 4 of the weight, rounded down, is cut off
+    each end; a run that the cut goes through counts with what is left of it. With the same n everywhere that
+    is scipy's `trim_mean` and rliable's IQM, which cut whole runs: of fewer than four none.
+    """
+    sizes = [scores.shape[-1] for scores in strata]
+    total = sum(sizes)
+    weights = np.concatenate([np.full(size, total / (len(sizes) * size)) for size in sizes])
+    scores = np.concatenate(strata, axis=-1)
+    order = np.argsort(scores, axis=-1)
+    upper = np.cumsum(weights[order], axis=-1)
+    cut = total // 4
+    left = np.minimum(upper, total - cut) - np.maximum(upper - weights[order], cut)
+    return np.average(np.take_along_axis(scores, order, axis=-1), axis=-1, weights=np.maximum(left, 0))
 
 
 def aggregate(strata: Strata) -> tuple[float, Interval | None]:
     """Interquartile mean over all runs of all tasks, and its interval."""
     arrays = _arrays(strata)
-    point = float(interquartile_mean(np.concatenate(arrays)))
-    return point, _interval(lambda drawn: interquartile_mean(np.concatenate(drawn, axis=-1)), arrays)
+    return float(interquartile_mean(arrays)), _interval(interquartile_mean, arrays)
 
 
 def probability_of_improvement(ours: Strata, others: Strata) -> tuple[float, Interval | None]:
@@ -92,13 +104,13 @@ def rank_correlation(tasks: Sequence[Ranked]) -> tuple[float, Interval | None]:
     """Kendall's τ-b between the methods' order here and the printed one, averaged over tasks; its interval.
 
     A method's score here is the mean of its seeds' means. The interval draws seeds with replacement, and from
-    each of them episodes; with single seeds it therefore says what the episodes leave open, and nothing of
-    what other seeds would do. It is None if every score is a single return.
+    each of them episodes. It is None if any method has one seed on any task, as what other seeds would do is
+    then unknown.
     """
     if not tasks or any(len(task.printed) != len(task.returns) or len(task.printed) < 2 for task in tasks):
         raise ValueError("every task needs two methods or more, each with a printed score")
     point = float(np.mean([_tau(_seed_means(task), task.printed) for task in tasks]))
-    if all(len(seeds) == 1 and len(seeds[0]) == 1 for task in tasks for seeds in task.returns):
+    if any(len(seeds) == 1 for task in tasks for seeds in task.returns):
         return point, None
     generator = np.random.default_rng(SEED)
     drawn = []

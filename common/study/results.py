@@ -1,12 +1,14 @@
 """The finished runs of a study, and whether they may stand in one table."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from common.config.shifts import ROBOT_TASKS, VIDEO_SHIFTS, clips_of, presets_of
 from common.errors import UserError
 from common.run.shifts import hardly_shown, recorded_shares
-from common.study.definition import Study, as_written
+from common.study.definition import PlannedRun, Study, as_written
 from common.study.folders import FoundRun, State, differences, read
 
 
@@ -55,8 +57,26 @@ def collect(study: Study, mix: bool = False) -> Results:
             "Leave some out with tasks=, agents= or seeds=, or put them together with --mix"
         )
     notes = [f"Runs that differ are mixed here: {reason}." for reason in reasons]
-    notes = [*_conditions_note(results), *notes, *_departures(results), *_hardly_shown(results)]
-    return Results(study, results.found_runs, tuple(notes))
+    notes = [*_conditions_note(results), *notes, *_departures(results), *_commits(results)]
+    return Results(study, results.found_runs, (*notes, *_hardly_shown(results)))
+
+
+def sessions(found: FoundRun) -> list[dict[str, Any]]:
+    """The provenance of a run's sessions in order, once for those in a row that had the same.
+
+    What was kept of an earlier session and cannot be read is empty.
+    """
+    earlier = found.run.folder.glob("provenance-until-*.json")
+    in_order = sorted(earlier, key=lambda path: (len(path.name), path.name))  # a step ends each name
+    kept = []
+    for path in in_order:
+        try:
+            values = json.loads(path.read_bytes())
+            json.dumps(values, ensure_ascii=False).encode()  # which fails where a string is no text
+        except (OSError, ValueError, RecursionError):
+            values = None
+        kept.append(values if isinstance(values, dict) else {})
+    return [*kept, found.provenance]
 
 
 def conditions(found: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
@@ -112,6 +132,7 @@ def mixtures(results: Results) -> list[str]:
         if len(groups) > 1:
             parts = [f"{value} in {len(runs)} runs such as {runs[0]}" for value, runs in groups.items()]
             reasons.append(f"{name}: {', but '.join(parts)}")
+    reasons += _unplanned_lengths(results)
     if reasons:
         return reasons
     for task in results.study.tasks:
@@ -122,6 +143,42 @@ def mixtures(results: Results) -> list[str]:
                 for key, one, two in differences(cell[0].config, found.config):
                     reasons.append(f"{key}: {one} in {cell[0].run.name}, but {two} in {found.run.name}")
     return reasons
+
+
+def _unplanned_lengths(results: Results) -> list[str]:
+    """Which runs are longer or shorter than the study plans, where not all runs are equally long."""
+    lengths: set[int] = set()
+    unplanned: dict[str, list[FoundRun]] = {}
+    for found in results.done:
+        assert found.config is not None
+        steps, planned = found.config.train.steps, found.run.config.train.steps
+        lengths.add(steps)
+        if steps != planned:
+            unplanned.setdefault(f"{steps} instead of {planned}", []).append(found)
+    if not unplanned or len(lengths) == 1:
+        return []
+    return [f"train.steps: unequal, {_whose(unplanned, results)}"]
+
+
+def _whose(groups: Mapping[str, list[FoundRun]], results: Results) -> str:
+    """`x in every run of drq, y in walker_walk/smg/seed0`: texts and the finished runs that they hold for."""
+    done = [found.run for found in results.done]
+    parts = []
+    for text, found_runs in groups.items():
+        chosen = [found.run for found in found_runs]
+        names = dict.fromkeys(_largest_whole(run, chosen, done) for run in chosen)
+        parts.append(f"{text} in {'all runs' if len(chosen) == len(done) else ' and '.join(names)}")
+    return ", ".join(parts)
+
+
+def _largest_whole(run: PlannedRun, chosen: Collection[PlannedRun], done: Iterable[PlannedRun]) -> str:
+    """A chosen run's agent, or else its cell, if all finished runs of that are chosen; or else its name."""
+    agent = [other for other in done if other.column == run.column]
+    cell = [other for other in agent if other.task == run.task]
+    for name, runs in ((run.column, agent), (f"{run.task}/{run.column}", cell)):
+        if len(runs) > 1 and all(other in chosen for other in runs):
+            return f"every run of {name}"
+    return run.name
 
 
 def _conditions_note(results: Results) -> list[str]:
@@ -159,14 +216,34 @@ def _hardly_shown(results: Results) -> list[str]:
 def _departures(results: Results) -> list[str]:
     """Where runs were made with other settings than the study's file gives."""
     written = as_written(results.study)
-    departures: dict[str, set[str]] = {}
+    departures: dict[str, dict[str, list[FoundRun]]] = {}
     for found in results.done:
         assert found.config is not None
         planned = written.get((found.run.task, found.run.column), found.run.config)
         for key, wanted, actual in differences(planned, found.config):
-            departures.setdefault(key, set()).add(f"{actual} instead of {wanted}")
+            departures.setdefault(key, {}).setdefault(f"{actual} instead of {wanted}", []).append(found)
     if not departures:
         return []
-    shown = [f"{key} ({', '.join(sorted(values)[:2])})" for key, values in departures.items()]
+    shown = [f"{key} ({_whose(groups, results)})" for key, groups in departures.items()]
     more = f" and {len(shown) - 6} more keys" if len(shown) > 6 else ""
     return [f"Not as the study is written: {', '.join(shown[:6])}{more}."]
+
+
+def _commits(results: Results) -> list[str]:
+    """Which code the runs are of, unless all are of one commit with nothing changed."""
+    groups: dict[str, list[FoundRun]] = {}
+    for found in results.done:
+        commits = dict.fromkeys(map(_commit, sessions(found)))
+        groups.setdefault(" and ".join(commits), []).append(found)
+    usual = max(groups, key=lambda commits: len(groups[commits]), default="")
+    others = {commits: runs for commits, runs in groups.items() if commits != usual}
+    if not others and " " not in usual:  # one commit, and not dirty
+        return []
+    where = f"{_whose(others, results)}, {usual} elsewhere" if others else _whose(groups, results)
+    return [f"The runs are not of one clean commit: {where}."]
+
+
+def _commit(provenance: Mapping[str, Any]) -> str:
+    """A session's commit in short, with `(dirty)` if files differed from it."""
+    commit = str(provenance.get("git_commit") or "unknown")
+    return commit.removesuffix("-dirty")[:10] + (" (dirty)" if commit.endswith("-dirty") else "")

@@ -11,7 +11,7 @@ from common.study import intervals
 from common.study.definition import Study
 from common.study.folders import FoundRun
 from common.study.intervals import Interval, Ranked
-from common.study.results import Results
+from common.study.results import Results, sessions
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the finished runs of a column took on one device, as wall time."""
+    """What the finished runs of a column took on one device, or on several in turn, as wall time."""
 
     column: str
     device: str
@@ -386,8 +386,8 @@ def _costs(results: Results) -> tuple[Cost, ...]:
     seconds: dict[tuple[str, str], list[float]] = {}
     for found in results.done:
         if found.seconds is not None:
-            key = (found.run.column, str(found.provenance.get("device", "unknown")))
-            seconds.setdefault(key, []).append(found.seconds)
+            devices = dict.fromkeys(str(each.get("device", "unknown")) for each in sessions(found))
+            seconds.setdefault((found.run.column, " and ".join(devices)), []).append(found.seconds)
     return tuple(
         Cost(column, device, len(taken), math.fsum(taken) / 3600)
         for name in results.study.columns

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from common.run.published import score_text
-from common.study.intervals import Interval
+from common.study.intervals import COVERAGE, Interval
 from common.study.table import Aggregate, Block, Cell, Cost, Lead, Order, Table
 
 MISSING = "-"
+NO_INTERVAL = "none from 1 seed"
 
 
 def legend(table: Table) -> str:
@@ -28,20 +29,54 @@ def common_counts(table: Table) -> tuple[int, int]:
     return counts.pop() if len(counts) == 1 else (0, 0)
 
 
-def counted_notes(block: Block) -> list[str]:
-    """Which rows averages and statistics are over, where some row lacks an agent; else nothing.
+def block_notes(block: Block) -> list[str]:
+    """What to know of a block's statistics: which rows they are over, and how far their intervals hold.
 
-    The mean of τ counts such rows too, which a second note says.
+    Rows are named where some lack an agent. The mean of τ counts such rows too, which a second note says.
     """
-    tests = [row.label for row in block.rows if row.label != "train"]
-    if list(block.counted) in ([row.label for row in block.rows], tests):
+    notes = []
+    if not counts_all(block):
+        notes.append(f"Averages, IQM and P are over {counted_text(block)}.")
+        if block.mean_order is not None:
+            ordered = ", ".join(order.label for order in block.orders)
+            notes.append(f"The mean of Kendall's τ is over {ordered}.")
+    return [*notes, *interval_notes([block])]
+
+
+def counts_all(block: Block) -> bool:
+    """Whether averages and statistics are over all rows of a block, or all but the training view's."""
+    labels = [row.label for row in block.rows]
+    return list(block.counted) in (labels, [label for label in labels if label != "train"])
+
+
+def counted_text(block: Block) -> str:
+    """The rows that averages and statistics are over."""
+    return ", ".join(block.counted) or "no task, as each lacks an agent's runs"
+
+
+def interval_notes(blocks: Sequence[Block]) -> list[str]:
+    """How often intervals of as few seeds as some cells have hold the true mean; nothing if none has few."""
+    seeds = {len(cell.scores) for block in blocks for row in block.rows for cell in row.cells}
+    shares = [f"{share}% of cases with {count} seeds" for count, share in COVERAGE.items() if count in seeds]
+    if not shares:
         return []
-    counted = ", ".join(block.counted) or "no task, as each lacks an agent's runs"
-    notes = [f"Averages, IQM and P are over {counted}."]
-    if block.mean_order is not None:
-        ordered = ", ".join(order.label for order in block.orders)
-        notes.append(f"The mean of Kendall's τ is over {ordered}.")
-    return notes
+    return [
+        "95% intervals are too narrow with few seeds: on one task, those of a mean hold the true one in "
+        f"{', '.join(shares)} (simulated, normal scores)."
+    ]
+
+
+def profiles_note(table: Table) -> str:
+    """What the profiles of a table are of."""
+    over = {block.title: counted_text(block) for block in table.blocks if block.strata}
+    places = set(over.values())
+    tasks = places.pop() if len(places) == 1 else "; ".join(f"{key}: {text}" for key, text in over.items())
+    return f"Share of runs that score above a return, averaged over tasks ({tasks}), with its 95% interval."
+
+
+def left_out_notes(table: Table) -> list[str]:
+    """Which begun runs are not in the table, and why."""
+    return [f"Left out: {found.run.name}, {found.state} ({found.detail})." for found in table.left_out]
 
 
 def ours_text(cell: Cell, digits: int, counted: bool) -> str:
@@ -95,7 +130,7 @@ def aggregate_texts(item: Aggregate, digits: int) -> list[str]:
     if item.interquartile_mean is None:
         return [item.column, MISSING, "", "", ""]
     beaten = "" if item.beaten is None else f"{item.beaten:.2f}{_brackets(item.beaten_interval, 2, ' ')}"
-    interval = _brackets(item.interval, digits) or "needs 2 seeds"
+    interval = _brackets(item.interval, digits) or NO_INTERVAL
     return [item.column, number(item.interquartile_mean, digits), interval, str(item.runs), beaten]
 
 
@@ -105,7 +140,7 @@ ORDER_HEAD = ["", "Kendall's τ with the paper's order", "95% interval", "agents
 
 def order_texts(order: Order) -> list[str]:
     """Row, τ, its interval and the number of agents compared."""
-    interval = _brackets(order.interval, 2) or MISSING
+    interval = _brackets(order.interval, 2) or NO_INTERVAL
     return [order.label, number(order.tau, 2), interval, str(order.agents)]
 
 

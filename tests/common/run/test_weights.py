@@ -16,7 +16,13 @@ from common.run.device import resolve_auto
 from common.run.trained import load_agent, load_run
 from tests import runs
 
-QUICK = ("eval.shifts=[train]", "env.episode_steps=32", "env.action_repeat=4", "train.steps=24")
+QUICK = (
+    "eval.shifts=[train]",
+    "env.episode_steps=32",
+    "env.action_repeat=4",
+    "train.steps=24",
+    "train.log_every=4",
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +66,15 @@ def test_an_export_names_no_folder_of_this_machine_and_is_otherwise_the_run(run:
 def test_scores_are_what_tables_are_made_of_and_no_more(run: Path, exported: Path, tmp_path: Path):
     assert cli.main(["export", str(run), str(tmp_path / "scores"), "--scores"]) == 0
     names = {"config.yaml", "provenance.json", "eval.jsonl"}
-    assert {path.name for path in (tmp_path / "scores").iterdir()} == names
+    assert {path.name for path in (tmp_path / "scores").iterdir()} == names | {"metrics.jsonl"}
     for name in names:
         assert (tmp_path / "scores" / name).read_bytes() == (exported / name).read_bytes()
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    *_, timed = (line for line in lines if "seconds" in line)
+    assert json.loads((tmp_path / "scores" / "metrics.jsonl").read_text()) == {
+        "step": timed["step"],
+        "seconds": timed["seconds"],
+    }
     with pytest.raises(UserError, match="neither a checkpoint nor weights"):
         weights.read(tmp_path / "scores", "explain")
 

@@ -11,9 +11,9 @@ from signal import SIGKILL
 from typing import Any
 
 from common.config.loading import CONFIGS
-from common.run.records import read_json_lines
+from common.run.records import progress, read_json_lines
 from common.study.definition import PlannedRun
-from common.study.folders import ATTEMPTS, LOG, TRAINING, locked, progress
+from common.study.folders import ATTEMPTS, LOG, TRAINING, locked
 
 STEPS, BURST = 16, 8
 # At step 8 the burst takes a second or more, in which a run can be met half-way.

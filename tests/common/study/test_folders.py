@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.config.loading import load
+from common.run.records import progress
 from common.study.definition import PlannedRun
-from common.study.folders import State, differences, is_held, progress, read
+from common.study.folders import State, differences, is_held, read
 from tests.common.study.written_runs import evaluations, study, write_lines, write_run
 
 

@@ -126,6 +126,18 @@ def test_it_says_how_the_agents_order_agrees_with_the_published_one(page: Path) 
     assert "<tfoot><tr><td>mean</td>" in page.read_text().replace("\n", "")
 
 
+def test_it_says_which_tasks_its_profiles_are_over_and_what_few_seeds_intervals_hold(page: Path) -> None:
+    texts = Parsed(page.read_text()).texts
+    # SMG has no run of finger spin.
+    note = (
+        "Share of runs that score above a return, averaged over tasks (walker_walk), with its 95% interval."
+    )
+    assert texts.index("Performance profiles", texts.index("Runs")) < texts.index(note)
+    few = "95% intervals are too narrow with few seeds: on one task, those of a mean hold the true one in 50%"
+    # Beside the scores, the curves and the profiles.
+    assert len([text for text in texts if text.startswith(few)]) == 3
+
+
 def test_it_says_what_the_finished_runs_took(page: Path) -> None:
     rows = Parsed(page.read_text()).rows
     head = rows.index(["agent", "device", "runs", "hours"])

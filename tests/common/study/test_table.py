@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def test_published_scores_stand_in_a_column_headed_by_their_conditions(tmp_path:
     )
     assert r"models smg (here dmcgb) for cartpole\_swingup" in formats.latex(table)
     rows = list(csv.DictReader(io.StringIO(formats.comma_separated(table))))
-    assert [row["conditions_unmet"] for row in rows] == ["0", "0", "1", "1", "", ""]
+    assert [row["conditions_unmet"] for row in rows] == ["0", "0", "1", "1", "", ""] + [""] * len(table.notes)
 
 
 def test_a_column_of_another_method_has_no_published_score(tmp_path: Path) -> None:
@@ -203,8 +204,9 @@ def test_runs_beyond_the_grid_and_cells_that_are_left_out(tmp_path: Path) -> Non
     assert block.counted == ("walker_walk", "finger_spin")
     assert block.average is not None
     assert block.average.ours == (pytest.approx(72.5), pytest.approx(80), pytest.approx((845 + 42) / 2))
-    # Five runs: 40, 44, 800, 860, 875, of which one is cut off each end.
-    assert (block.aggregates[2].runs, block.aggregates[2].interquartile_mean) == (5, pytest.approx(1704 / 3))
+    # In thirtieths, finger's runs weigh 7.5 each and the walker's three 5 each; 6 are cut off each end.
+    iqm = (1.5 * 40 + 7.5 * 44 + 5 * 800 + 4 * 860) / 18
+    assert (block.aggregates[2].runs, block.aggregates[2].interquartile_mean) == (5, pytest.approx(iqm))
     text = formats.markdown(table_of(planned))
     assert "|  | smg | **845 ± 40** | 3 × 1 |" in text
     assert "| cheetah_run | drq | **5** | 1 × 1 |" in text and "| cheetah_run | sac" not in text
@@ -243,6 +245,10 @@ def test_hours_are_summed_by_agent_and_device(tmp_path: Path) -> None:
     assert planned.runs[0].column == "sac"
     assert found["sac", "GPU"] == (1, pytest.approx(30 / 3600))
     assert found["smg", "CPU, 2 threads"] == (4, pytest.approx(120 / 3600))
+    # Of a run that went on elsewhere nobody knows the hours on each device.
+    (planned.runs[3].folder / "provenance-until-30.json").write_text(json.dumps({"device": "GPU"}))
+    moved = {(cost.column, cost.device): cost.runs for cost in table_of(planned).costs}
+    assert moved["sac", "GPU and CPU, 2 threads"] == 1 and moved["sac", "CPU, 2 threads"] == 2
     text = formats.markdown(table)
     assert "| smg | CPU, 2 threads | 4 | 0.03 |" in text
     assert "| all | CPU, 2 threads | 11 | 0.09 |" in text and "| all | GPU | 1 | 0.01 |" in text
@@ -309,7 +315,6 @@ def test_comma_separated_values_read_back(tmp_path: Path) -> None:
         tmp_path, without=("walker_walk/drq/seed0", "walker_walk/drq/seed1", "walker_walk/sac/seed1")
     )
     rows = list(csv.DictReader(io.StringIO(formats.comma_separated(table_of(planned)))))
-    assert len(rows) == 6 + 3
     found = {(row["task"], row["agent"]): row for row in rows}
     smg = found["walker_walk", "smg"]
     assert (float(smg["mean"]), float(smg["deviation"])) == (830, pytest.approx(1800**0.5))
@@ -321,13 +326,75 @@ def test_comma_separated_values_read_back(tmp_path: Path) -> None:
     )
     assert (found["walker_walk", "drq"]["mean"], found["walker_walk", "drq"]["state"]) == ("", "missing")
     assert found["walker_walk", "sac"]["state"] == "1 of 2 seeds"
-    whole = {row["agent"]: row for row in rows if not row["task"]}
+    whole = {row["agent"]: row for row in rows if row["agent"] and not row["task"]}
+    assert len(found.keys() - {("", "")}) == 6 + len(whole) == 6 + 3
     # DrQ lacks the walker, so only finger spin counts.
-    assert (whole["drq"]["state"], float(whole["drq"]["interquartile_mean"])) == ("complete", 60)
+    assert (whole["drq"]["state"], float(whole["drq"]["interquartile_mean"])) == ("1 of 2 tasks", 60)
+    assert whole["drq"]["counted"] == "finger_spin"
+    assert whole["drq"]["notes"].startswith("Averages, IQM and P are over finger_spin.")
+    assert "50% of cases with 2 seeds (simulated" in whole["drq"]["notes"]
     assert float(whole["smg"]["interquartile_mean"]) == (40 + 44) / 2
     assert float(whole["smg"]["interval_low"]) <= 42 <= float(whole["smg"]["interval_high"])
     # Of 40 and 44 against 20 and 30 all win.
     assert (float(whole["sac"]["subject_better"]), whole["smg"]["subject_better"]) == (1, "")
+
+
+def test_statistics_of_all_tasks_are_complete_unless_seeds_are_missing(tmp_path: Path) -> None:
+    planned = written(tmp_path, without=("walker_walk/sac/seed1",))
+    rows = csv.DictReader(io.StringIO(formats.comma_separated(table_of(planned))))
+    whole = {row["agent"]: row for row in rows if row["agent"] and not row["task"]}
+    assert {agent: (row["state"], row["counted"]) for agent, row in whole.items()} == {
+        "sac": ("seeds missing", "walker_walk finger_spin"),
+        "drq": ("complete", "walker_walk finger_spin"),
+        "smg": ("complete", "walker_walk finger_spin"),
+    }
+    # One of SAC's cells has a single seed.
+    assert (whole["sac"]["interval_low"], whole["sac"]["better_low"]) == ("", "")
+    assert float(whole["smg"]["interval_low"]) < 422
+
+
+def test_warnings_stand_where_readers_of_latex_and_csv_see_them(tmp_path: Path) -> None:
+    planned = written(tmp_path, "sac.discount=0.9")
+    other = study(tmp_path, "env.model=smg").runs[-1]
+    write_run(other, {"video_hard": [44]})
+    (planned.runs[0].folder / "eval.jsonl").write_text("100%\n")
+    table = table_of(study(tmp_path), mix=True)
+    mixed = "Runs that differ are mixed here: model variant: dmcgb in 10 runs such as "
+    left_out = f"Left out: {planned.runs[0].name}, corrupt ("
+    note = (
+        "95% intervals are too narrow with few seeds: on one task, those of a mean hold the true one in 50%"
+    )
+    text = formats.latex(table)
+    body = text.split(r"\parbox")[1].split(r"\end{table}")[0]
+    for warning in (mixed, "sac.discount (0.9 instead of 0.99", left_out, note):
+        assert warning.replace("_", r"\_").replace("%", r"\%") in body
+    assert not any(line.startswith("%") for line in text.splitlines())
+    rows = list(csv.DictReader(io.StringIO(formats.comma_separated(table))))
+    notes = "\n".join(row["notes"] for row in rows if row["state"] == "note")
+    for warning in (mixed, "sac.discount (0.9 instead of 0.99", left_out):
+        assert warning in notes
+    assert all(note in row["notes"] for row in rows if row["agent"] and not row["task"])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "shares"),
+    [
+        ([1], None),
+        ([2], "50% of cases with 2 seeds"),
+        ([3, 4, 1], "75% of cases with 3 seeds, 80% of cases with 4 seeds"),
+        ([5], None),
+    ],
+)
+def test_what_few_seeds_intervals_cover_is_said(tmp_path: Path, seeds: list[int], shares: str | None) -> None:
+    planned = study(tmp_path, "seeds=[0,1,2,3,4]", "tasks=walker_walk")
+    for run in planned.runs:
+        count = dict(zip(planned.columns, seeds * 3, strict=False))[run.column]
+        if run.seed < count:
+            write_run(run, {"video_hard": [100 + run.seed]})
+    text = formats.markdown(table_of(planned))
+    expected = [] if shares is None else [f"those of a mean hold the true one in {shares} (simulated,"]
+    assert re.findall(r"those of a mean hold .*? \(simulated,", text) == expected
+    assert ("none from 1 seed" in text) == (1 in seeds)
 
 
 def test_latex_is_balanced_booktabs_without_bare_specials(tmp_path: Path) -> None:
@@ -354,7 +421,7 @@ def test_latex_is_balanced_booktabs_without_bare_specials(tmp_path: Path) -> Non
 def test_what_a_table_leaves_out_of_its_averages_is_said_in_latex_too(tmp_path: Path) -> None:
     without = ("walker_walk/drq/seed0", "walker_walk/drq/seed1")
     text = formats.latex(table_of(written(tmp_path, without=without)))
-    assert "Averages, IQM and P are over finger\\_spin. The mean of Kendall's $\\tau$ is over walker" in text
+    assert "Averages, IQM and P are over finger\\_spin.\nThe mean of Kendall's $\\tau$ is over walker" in text
 
 
 @pytest.mark.parametrize(
@@ -409,11 +476,71 @@ def test_presets_do_not_mix(tmp_path: Path) -> None:
 
 def test_a_table_of_other_settings_than_the_study_says_so(tmp_path: Path) -> None:
     written(tmp_path, "sac.discount=0.9")
-    note = "Not as the study is written: sac.discount (0.9 instead of 0.99)."
+    note = "Not as the study is written: sac.discount (0.9 instead of 0.99 in all runs)."
     assert note in table_of(study(tmp_path)).notes
     # Also if the table is asked for with the overrides that the runs were made with.
     assert note in table_of(study(tmp_path, "sac.discount=0.9")).notes
     assert note in table_of(study(tmp_path, "agents=[sac]", "sac.discount=0.9")).notes
+
+
+def test_runs_that_depart_from_the_study_are_named(tmp_path: Path) -> None:
+    planned = written(tmp_path)
+    departing = ("walker_walk/sac/seed0", "walker_walk/sac/seed1", "walker_walk/smg/seed1")
+    for run in study(tmp_path, "optim.actor.lr=0.01").runs:
+        if run.column == "drq" or run.name in departing:
+            write_run(run, {"video_hard": [RETURNS[run.task, run.column][run.seed]]})
+    note = (
+        "Not as the study is written: optim.actor.lr (0.01 instead of 0.001 in every run of walker_walk/sac "
+        "and every run of drq and walker_walk/smg/seed1)."
+    )
+    assert note in table_of(planned, mix=True).notes
+
+
+def test_runs_of_unplanned_lengths_do_not_mix(tmp_path: Path) -> None:
+    planned = written(tmp_path)
+    longer = study(tmp_path, "train.steps=120")
+    for run in longer.runs:
+        if run.column == "drq":
+            write_run(run, steps=[60, 120])
+    reason = "train.steps: unequal, 120 instead of 60 in every run of drq"
+    with pytest.raises(
+        UserError, match=f"one table: {reason}. Leave some out with tasks=, agents= or seeds="
+    ):
+        table_of(planned)
+    assert f"Runs that differ are mixed here: {reason}." in table_of(planned, mix=True).notes
+    # Nor where the longer ones are what is asked for.
+    with pytest.raises(UserError, match="60 instead of 120 in every run of sac and every run of smg"):
+        table_of(longer)
+    # Equal lengths are only told, and so are unequal ones that the study or the command line plans.
+    assert "train.steps (120 instead of 60 in all runs)" in table_of(study(tmp_path, "agents=drq")).notes[1]
+    asked = table_of(study(tmp_path, "agents.drq.train.steps=120"))
+    assert "train.steps (120 instead of 60 in every run of drq)" in asked.notes[1]
+    text = STUDY.replace("[sac, drq, smg]", "{sac: {}, drq: {train: {steps: 120}}, smg: {}}")
+    assert not any("train.steps (" in note for note in table_of(study(tmp_path, text=text)).notes)
+
+
+def test_runs_of_several_commits_are_named(tmp_path: Path) -> None:
+    planned = written(tmp_path)
+    assert not any("commit" in note for note in table_of(planned).notes)
+    first, second, third, *_ = planned.runs
+    newer, oldest = ({"git_commit": letter * 40} for letter in "ba")
+    write_run(first, {"video_hard": [100]}, provenance=PROVENANCE | {"git_commit": "c" * 40 + "-dirty"})
+    for step, earlier in ((5, oldest), (30, newer)):
+        (second.folder / f"provenance-until-{step}.json").write_text(json.dumps(earlier))
+    (third.folder / "provenance-until-30.json").write_text('{"git_commit": "\\ud800"}')
+    (third.folder / "provenance-until-40.json").write_text("damaged")
+    assert [found.run.name for found in collect(planned).done[:3]] == [first.name, second.name, third.name]
+    note = (
+        f"The runs are not of one clean commit: cccccccccc (dirty) in {first.name}, "
+        f"aaaaaaaaaa and bbbbbbbbbb and 0123456789 in {second.name}, unknown and 0123456789 in {third.name}, "
+        "0123456789 elsewhere."
+    )
+    assert note in table_of(planned).notes
+    for run in planned.runs:
+        write_run(run, provenance=PROVENANCE | {"git_commit": "c" * 40 + "-dirty"})
+        for path in run.folder.glob("provenance-until-*"):
+            path.unlink()
+    assert "The runs are not of one clean commit: cccccccccc (dirty) in all runs." in table_of(planned).notes
 
 
 def test_cameras_of_one_task_do_not_mix(tmp_path: Path) -> None:

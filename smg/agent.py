@@ -184,24 +184,29 @@ class SMG(SAC):
 
     def step(self, inputs: SMGInputs, schedule: SMGSchedule) -> Metrics:
         """Compose the views with the current mask, then critic, actor, targets, models (section 3)."""
-        return super().step(self.with_views(inputs, schedule), schedule)
+        return super().step(self.with_all_views(inputs, schedule), schedule)
 
-    def with_views(self, inputs: SMGInputs, schedule: SMGSchedule) -> SMGInputs:
-        """The inputs and the views that the mask composes as it is before the critic's step.
+    def with_all_views(self, inputs: SMGInputs, schedule: SMGSchedule) -> SMGInputs:
+        """What `with_views` returns.
 
         Raises:
-            UserError: `READS` names a view that there is not.
+            UserError: a view that `READS` names is not there.
         """
+        inputs = self.with_views(inputs, schedule)
+        for view in self.views_read(schedule) - inputs.keys():
+            raise UserError(
+                f"{type(self).__name__}: READS names the view '{view}', which is none of obs, next_obs, "
+                "augmented and composed, and which neither prepare nor with_views returns"
+            )
+        return inputs
+
+    def with_views(self, inputs: SMGInputs, schedule: SMGSchedule) -> SMGInputs:
+        """The inputs and the views that the mask composes as it is before the critic's step."""
         views = self.views_read(schedule)
         if "composed" in views:
             inputs = inputs | {"composed": self.compose(inputs["obs"], inputs["backdrop"])}  # τ_attrib(o)
         if "augmented" in views and schedule.attribution:
             inputs = inputs | {"augmented": inputs["composed"]}  # τ(o)
-        for view in views - inputs.keys():
-            raise UserError(
-                f"{type(self).__name__}: READS names the view '{view}', which is none of obs, next_obs, "
-                "augmented and composed and no further input that prepare returns"
-            )
         return inputs
 
     @torch.no_grad()
@@ -286,7 +291,7 @@ class SMG(SAC):
     # Looking inside
 
     def encoder_losses(self, inputs: SMGInputs, schedule: SMGSchedule) -> dict[str, Tensor]:
-        return super().encoder_losses(self.with_views(inputs, schedule), schedule)
+        return super().encoder_losses(self.with_all_views(inputs, schedule), schedule)
 
     def mask_shares(self) -> dict[str, float]:
         return {"models/mask_mean": float(self.settings.rho)}

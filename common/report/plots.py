@@ -88,7 +88,10 @@ class Curves:
     y_range: tuple[float, float] | None = None
     stairs: bool = False
 
-    height = HEIGHT
+    @property
+    def height(self) -> float:
+        """Inches: the axes', and what a label of several lines takes."""
+        return HEIGHT + 0.15 * self.x_label.count("\n")
 
     def draw(self, axes: Axes) -> dict[str, Artist]:
         """Draw, and return what a legend has to name, by name: the lines."""

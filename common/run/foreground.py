@@ -91,6 +91,7 @@ def resolve_rho(config: Config) -> Config:
     auto = {name for name in ("rho", "quantile") if getattr(settings, name, None) == "auto"}
     if not auto:
         return config
-    share = foreground_share(config)
+    # With one seed for all, since runs whose ρ differs in the third decimal may not stand in one table.
+    share = foreground_share(config.model_copy(update={"seed": 0}))
     chosen = settings.model_copy(update={name: getattr(share, name) for name in auto})
     return config.model_copy(update={"settings": chosen})

@@ -263,7 +263,7 @@ def _unmet(config: Config, published_name: str, column: str, shift: str, procedu
             yield Unmet(key, _alternatives(wanted)[0], values.get(key))
     for key in dict.fromkeys((*reference, *values)):
         wanted, found = reference.get(key), values.get(key)
-        if wanted != found and key not in conditions and not key.startswith(_INDIFFERENT):
+        if wanted not in (found, "auto") and key not in conditions and not key.startswith(_INDIFFERENT):
             yield Unmet(key, wanted, found)
     if clips_of(shift) == "video_hard" and config.eval.clips is not None:
         yield Unmet("eval.clips", "all", "{} to {}".format(*config.eval.clips))

@@ -322,14 +322,14 @@ def _csv_cell(cell: Cell) -> dict[str, object]:
 
 
 def _csv_statistics(block: Block, item: Aggregate) -> dict[str, object]:
+    notes: dict[str, object] = {"counted": " ".join(block.counted), "notes": " ".join(block_notes(block))}
     if item.interquartile_mean is None:
-        return {}
+        return notes
     low, high = item.interval or (None, None)
     better_low, better_high = item.beaten_interval or (None, None)
     return {
         "interquartile_mean": item.interquartile_mean, "interval_low": low, "interval_high": high,
-        "subject_better": item.beaten, "better_low": better_low, "better_high": better_high,
-        "counted": " ".join(block.counted), "notes": " ".join(block_notes(block)),
+        "subject_better": item.beaten, "better_low": better_low, "better_high": better_high, **notes,
     }  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def drawn_runs(results: Results, mix: bool = False) -> Results:
     """The runs whose curves are drawn, with notes on what is unfinished among them and what is left out.
 
     They are the finished ones and, where a task has none of an agent, the unfinished ones that a table would
-    take beside the others, had they ended; all unfinished ones with `mix`.
+    take beside the finished ones, had they ended; all unfinished ones with `mix`.
     """
     drawn, unfinished, refused = results.done, [], []
     for task in results.study.tasks:
@@ -92,7 +92,7 @@ def drawn_runs(results: Results, mix: bool = False) -> Results:
             begun = [found for found in results.found_in(task, column) if found.episodes]
             if not begun or results.done_in(task, column):
                 continue
-            ended = tuple(replace(found, state=State.DONE) for found in [*drawn, *begun])
+            ended = (*results.done, *(replace(found, state=State.DONE) for found in begun))
             reasons = [] if mix else mixtures(Results(results.study, ended))
             if reasons:
                 refused.append(f"{column} on {task} ({'; '.join(reasons)})")

@@ -71,7 +71,7 @@ def profiles_note(table: Table) -> str:
     over = {block.title: counted_text(block) for block in table.blocks if block.strata}
     places = set(over.values())
     tasks = places.pop() if len(places) == 1 else "; ".join(f"{key}: {text}" for key, text in over.items())
-    return f"Share of runs that score above a return, averaged over tasks ({tasks}), with its 95% interval."
+    return f"Share of runs that score above a return, averaged over {tasks}, with its 95% interval."
 
 
 def left_out_notes(table: Table) -> list[str]:

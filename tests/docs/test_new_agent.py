@@ -41,7 +41,7 @@ def train(folder: Path, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "term"), [("CalmSMG", "calm"), ("SteadySMG", "steady")])
-def test_an_added_loss_is_learnt(tmp_path, kind, term):
+def test_an_added_loss_is_computed(tmp_path, kind, term):
     train(tmp_path, "train", "--agent", f"one_sided:{kind}", "--task", "walker_walk", f"losses.{term}=3")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert any(0 <= line.get(f"loss/{term}", -1) <= 4 for line in lines)

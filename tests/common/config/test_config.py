@@ -404,6 +404,7 @@ class Settings(Section):
     width: Positive
 
 class Wide:
+    AUGMENTS = False
     LOSSES = ("bellman", "extra")
     SECTION = "wide"
     Settings = Settings
@@ -480,6 +481,14 @@ def test_an_augmentation_that_nothing_would_apply_is_refused(module: str) -> Non
         assert smoke("augmentation=random_convolution", agent=agent).augmentation == "random_convolution"
     problem = refusal("augmentation=overlay", "losses.bellman=1", agent=f"{module}:Plain")
     assert "AUGMENTS = True" in problem
+
+
+def test_a_run_recorded_when_an_augmentation_was_taken_and_not_applied_is_still_read(tmp_path: Path) -> None:
+    recorded = to_yaml(smoke(agent="drq")).replace("augmentation: null", "augmentation: overlay")
+    write(tmp_path / "config.yaml", recorded)
+    assert "augmentation: overlay" in recorded and load_run_config(tmp_path).augmentation is None
+    with pytest.raises(UserError, match="applies no τ"):
+        load_run_config(tmp_path, ["augmentation=overlay"])
 
 
 def test_import_paths_that_lead_nowhere(module: str) -> None:

@@ -22,3 +22,10 @@ def test_auto_becomes_the_measured_share_and_a_number_stays(tmp_path, monkeypatc
     assert 0.04 < smg.settings.rho < 0.1
     fixed = runs.smoke(tmp_path, "smg", "smg.rho=0.3")
     assert resolve_rho(fixed) is fixed
+
+
+def test_auto_is_the_same_for_runs_of_every_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(foreground_share, "__defaults__", (5,))
+    own, other = (runs.smoke(tmp_path, "smg", "smg.rho=auto", f"seed={seed}") for seed in (0, 3))
+    assert foreground_share(own).rho != foreground_share(other).rho
+    assert resolve_rho(own).settings.rho == resolve_rho(other).settings.rho == foreground_share(own).rho

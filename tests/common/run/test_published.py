@@ -231,6 +231,22 @@ def test_the_papers_studies_meet_the_conditions_of_their_tables(name: str) -> No
                 assert found.unmet == (), (task, column, shift)
 
 
+def test_a_measured_share_meets_them_where_no_number_is_set() -> None:
+    study = load_study("smg_video_hard")
+    for run in study.runs:
+        if run.column in ("smg", "sgqn"):
+            key = "rho" if run.column == "smg" else "quantile"
+            settings = run.config.settings.model_copy(update={key: 0.123})
+            found = compared(
+                run.config.model_copy(update={"settings": settings}), "video_hard", study.published
+            )
+            assert found is not None
+            measured = run.task == "cheetah_run" or (run.task, key) == ("cartpole_swingup", "rho")
+            assert [unmet.key for unmet in found.unmet] == ([] if measured else [f"{run.column}.{key}"]), (
+                run.name
+            )
+
+
 def test_on_the_benchmarks_models_two_tasks_do_not() -> None:
     study = load_study("smg_video_hard_dmcgb")
     differing = {

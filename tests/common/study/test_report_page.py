@@ -129,9 +129,7 @@ def test_it_says_how_the_agents_order_agrees_with_the_published_one(page: Path) 
 def test_it_says_which_tasks_its_profiles_are_over_and_what_few_seeds_intervals_hold(page: Path) -> None:
     texts = Parsed(page.read_text()).texts
     # SMG has no run of finger spin.
-    note = (
-        "Share of runs that score above a return, averaged over tasks (walker_walk), with its 95% interval."
-    )
+    note = "Share of runs that score above a return, averaged over walker_walk, with its 95% interval."
     assert texts.index("Performance profiles", texts.index("Runs")) < texts.index(note)
     few = "95% intervals are too narrow with few seeds: on one task, those of a mean hold the true one in 50%"
     # Beside the scores, the curves and the profiles.
@@ -243,13 +241,24 @@ def test_curves_of_unfinished_runs_are_marked_and_only_where_they_belong_beside_
     assert dotted == "Dotted, as no run of theirs has finished: drq on walker_walk."
     assert left_out.startswith("Left out, as unfinished runs that do not belong beside the others: smg on ")
     assert (
-        "hash bb in 8 runs such as walker_walk/sac/seed0, but " in left_out and "hash other in 2" in left_out
+        "hash bb in 6 runs such as walker_walk/sac/seed0, but " in left_out and "hash other in 2" in left_out
     )
     assert lines(drawn_runs(results, mix=True), "walker_walk")[2] == ("smg", [30], True)
     for mix, expected in ((False, {dotted, left_out}), (True, {dotted[:-1] + ", smg on walker_walk."})):
         command.report(*written(tmp_path), str(tmp_path / "report.html"), mix)
         texts = set(Parsed((tmp_path / "report.html").read_text()).texts)
         assert {text for text in texts if text.startswith(("Dotted", "Left out"))} == expected
+
+
+def test_before_any_run_has_finished_all_are_drawn_whichever_is_first(tmp_path: Path) -> None:
+    other = PROVENANCE | {"data": PROVENANCE["data"] | {"video_hard": {"clips": 100, "hash": "other"}}}
+    for run in study(tmp_path).runs:
+        write_run(run, steps=[30], provenance=other if run.column == "sac" else PROVENANCE)
+    drawn = drawn_runs(collect(load_study(*written(tmp_path))))
+    [plot] = learning_curves(drawn, "walker_walk", ["video_hard"])
+    assert [(line.name, line.unfinished) for line in plot.lines] == [
+        (name, True) for name in ("sac", "drq", "smg")
+    ]
 
 
 def test_a_profile_falls_at_each_return(page: Path) -> None:

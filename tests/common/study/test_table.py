@@ -353,6 +353,16 @@ def test_statistics_of_all_tasks_are_complete_unless_seeds_are_missing(tmp_path:
     assert float(whole["smg"]["interval_low"]) < 422
 
 
+def test_where_no_task_counts_the_notes_say_so(tmp_path: Path) -> None:
+    without = [f"{cell}/seed{seed}" for cell in ("walker_walk/drq", "finger_spin/sac") for seed in (0, 1)]
+    rows = csv.DictReader(
+        io.StringIO(formats.comma_separated(table_of(written(tmp_path, without=tuple(without)))))
+    )
+    whole = [row for row in rows if row["agent"] and not row["task"]]
+    assert {row["state"] for row in whole} == {"missing"}
+    assert all("over no task, as each lacks an agent's runs" in row["notes"] for row in whole)
+
+
 def test_warnings_stand_where_readers_of_latex_and_csv_see_them(tmp_path: Path) -> None:
     planned = written(tmp_path, "sac.discount=0.9")
     other = study(tmp_path, "env.model=smg").runs[-1]

@@ -101,7 +101,7 @@ def load_run_config(
     if is_import_path(agent) and not allow_code:
         raise UserError(f"{path}: agent '{agent}' is code from outside this package; --allow-code imports it")
     _name_camera(stored.values)
-    if not agent_class(agent).AUGMENTS:
+    if not is_import_path(agent) and not agent_class(agent).AUGMENTS:
         stored.values["augmentation"] = None  # which was once taken, recorded and not applied
     stored.values.setdefault("threads", "auto")  # a run recorded before there was this key
     changes = [_override(text) for text in overrides]

@@ -491,6 +491,15 @@ def test_a_run_recorded_when_an_augmentation_was_taken_and_not_applied_is_still_
         load_run_config(tmp_path, ["augmentation=overlay"])
 
 
+def test_the_recorded_augmentation_of_an_agent_of_ones_own_is_never_dropped(
+    module: str, tmp_path: Path
+) -> None:
+    recorded = to_yaml(smoke("losses.bellman=1", agent=f"{module}:Plain"))
+    write(tmp_path / "config.yaml", recorded.replace("augmentation: null", "augmentation: overlay"))
+    with pytest.raises(UserError, match="AUGMENTS = True"):
+        load_run_config(tmp_path, allow_code=True)
+
+
 def test_import_paths_that_lead_nowhere(module: str) -> None:
     assert "no module named 'home_maid'" in refusal(agent="home_maid:Wide")
     assert "did you mean 'Wide'?" in refusal(agent=f"{module}:Wild")

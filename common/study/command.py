@@ -1,6 +1,6 @@
 """What `smg study run|status|table|report` do.
 
-Reports are imported where one is written: their plots need matplotlib, whose import takes half a second.
+Reports are imported where one will be written: their plots need matplotlib, whose import takes half a second.
 """
 
 import os
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -56,6 +57,15 @@ def run(
     if dry_run:
         print(plan(study, runs), end="")
         return 0
+    try:
+        import_module(
+            "common.study.report"
+        )  # what cannot be drawn shows now, not after the last run
+    except ImportError as error:
+        raise UserError(
+            f"the report could not be written at the end ({error}): pip install -c constraints.txt -e ."
+        ) from error
+
     found_runs = [read(run) for run in runs]
     check_folders(found_runs)
     with ExitStack() as stack:

@@ -296,3 +296,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest
     assert cli.main(["study", "run", str(tmp_path / "small.yaml"), f"folder={planned.folder}"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"smg: run folder {planned.runs[0].folder} cannot be written (Not a directory)")
+
+
+def test_a_plotting_library_that_is_broken_shows_before_the_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("common.study.report", "common.report.plots"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    planned = study(tmp_path)
+    assert cli.main(["study", "run", str(tmp_path / "small.yaml"), f"folder={planned.folder}"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("smg: the report could not be written at the end (import of matplotlib halted")
+    assert "pip install -c constraints.txt" in message
+    assert not any(run.folder.exists() for run in planned.runs)

@@ -13,7 +13,7 @@ from common.run.build import build_env
 from common.run.evaluate import mean_actions
 from common.run.trained import load_run
 
-folder, picture = [*sys.argv[1:], *["results/laptop/walker_stand-drq-seed0", "look.png"][len(sys.argv) - 1 :]]
+folder, picture = [*sys.argv[1:], *["results/laptop/walker_stand-smg-seed0", "look.png"][len(sys.argv) - 1 :]]
 agent, config, step = load_run(folder)
 env = build_env(config, shift="video_hard")
 obs, _ = env.reset()

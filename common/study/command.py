@@ -58,9 +58,7 @@ def run(
         print(plan(study, runs), end="")
         return 0
     try:
-        import_module(
-            "common.study.report"
-        )  # what cannot be drawn shows now, not after the last run
+        import_module("common.study.report")  # what cannot be drawn shows now, not after the last run
     except ImportError as error:
         raise UserError(
             f"the report could not be written at the end ({error}): pip install -c constraints.txt -e ."

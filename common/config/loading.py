@@ -77,7 +77,10 @@ def load(
 
 
 def load_run_config(
-    run_folder: str | Path, overrides: Sequence[str] = (), allow_code: bool = False
+    run_folder: str | Path,
+    overrides: Sequence[str] = (),
+    allow_code: bool = False,
+    name: str = RESOLVED_NAME,
 ) -> Config:
     """Read the resolved configuration that a run folder holds.
 
@@ -87,13 +90,14 @@ def load_run_config(
             `train.steps`, a replay that kept the whole run will do so again.
         allow_code: import an agent that the file names as `package.module:Class`. A run folder may come
             from a stranger, so this needs the user's word.
+        name: the file to read, of those in the folder.
 
     Raises:
         UserError: there is no such file, it is not a complete configuration, or it needs `allow_code`.
     """
-    path = Path(run_folder) / RESOLVED_NAME
+    path = Path(run_folder) / name
     if not path.is_file():
-        raise UserError(f"{run_folder}: not a run folder (it has no {RESOLVED_NAME})")
+        raise UserError(f"{run_folder}: not a run folder (it has no {name})")
     stored = Layer(str(path), yaml_files.read_mapping(path), given=True)
     _capacity_follows_steps(stored.values)
     agent = _chosen([stored], "agent", AGENTS)

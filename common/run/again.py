@@ -1,7 +1,7 @@
 """Saying `smg train` again: what a run that is there already goes on with, and whether it has ended."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from common.config.loading import RESOLVED_NAME, load_run_config, to_values
 from common.config.schema import COMPUTING, Config
 from common.errors import UserError
 from common.run import checkpoint, weights
+from common.run.data_sources import data_sources
 
 FREE = (*COMPUTING, "eval.sheet", "checkpoint.")
 """Keys that say where, how fast and how safely a run computes, not what it learns. They may change."""
@@ -39,11 +40,10 @@ def taken_up(config: Config, folder: Path) -> Config:
     # The agent's module is imported only if it is the one that the command names.
     if values.get("agent") != config.agent:
         raise _other(folder, [f"agent is {values.get('agent')!r}, not {config.agent!r}"])
-    # The same files may lie in another folder than before; none at all makes a difference.
+    # The same files may lie in another folder than before: `other_data` compares what is in them.
     moved = [
         f"data.{name}={json.dumps(here, ensure_ascii=False)}"
         for name, here in (("root", config.data.root), ("overlay", config.data.overlay))
-        if here is not None and (values.get("data") or {}).get(name) is not None
     ]
     steps = load_run_config(folder, moved, allow_code=True).train.steps
     longer = f"train.steps={max(steps, config.train.steps)}"
@@ -57,6 +57,21 @@ def taken_up(config: Config, folder: Path) -> Config:
     if changed:
         raise _other(folder, changed)
     return config
+
+
+def other_data(config: Config, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """How the images and clips that a run is about to use differ from those that it used, each in one clause.
+
+    Args:
+        config: the run's configuration.
+        before, now: provenances; what one of them does not tell is not compared.
+    """
+    there, here = (data_sources(config, each, config.eval.shifts) for each in (before, now))
+    return [
+        f"{name}: {there[name]}, not {here[name]}"
+        for name in there
+        if here.get(name, there[name]) != there[name]
+    ]
 
 
 def _other(folder: Path, changed: list[str]) -> UserError:

@@ -17,6 +17,8 @@ class Progress:
     """Updates done for the next step."""
     burst_done: bool = False
     """Whether the burst of updates that ends the random steps is over."""
+    learn_from: int = 0
+    """The step that updates wait for, because a resume emptied the replay: by then it has filled anew."""
     episode: Record = field(default_factory=lambda: {"episode": 0, "return": 0.0, "length": 0})
     """The current episode's number, the rewards of its steps so far, and their number."""
     evaluated: int = 0

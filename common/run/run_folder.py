@@ -44,6 +44,8 @@ PACKAGES = (
 
 
 PROVENANCE = "provenance.json"
+REPLAY_EMPTIED = "replay_emptied"
+"""In a provenance: at which steps the run went on without the replay that it had."""
 EPISODE = {"step": int, "shift": str, "return": int | float}
 """What every line of eval.jsonl holds, among other things."""
 

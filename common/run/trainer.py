@@ -33,7 +33,7 @@ from common.run.evaluate import FrameObserver
 from common.run.forecast import Forecast, Kind, time_updates, work_left
 from common.run.progress import Progress
 from common.run.records import JsonLines, Record
-from common.run.run_folder import RunFolder, sheet_of
+from common.run.run_folder import REPLAY_EMPTIED, RunFolder, sheet_of
 from common.run.signals import Interruption, Signals
 from common.run.wandb_mirror import WandbMirror
 
@@ -230,9 +230,10 @@ class Trainer:
         progress.episode["length"] += 1
 
     def learning(self) -> bool:
-        """Whether the random steps are over and the replay holds a batch."""
-        train = self.config.train
-        return self.progress.step >= train.random_steps and len(self.replay) >= train.batch
+        """Whether the replay has filled, by the random steps or anew, and holds a batch."""
+        train, progress = self.config.train, self.progress
+        filled = progress.step >= max(train.random_steps, progress.learn_from)
+        return filled and len(self.replay) >= train.batch
 
     def burst(self) -> None:
         """The updates that make up for the random steps, in place of one step's update.
@@ -477,6 +478,8 @@ class Trainer:
             with checkpoint.must_fit(self.folder.checkpoint):
                 self.load_state_dict(state)
             self.folder.keep(self.config, self.progress.step)
+            if self.progress.step and not len(self.replay):
+                self.refill()
         else:
             self.metrics.cut(0)
             self.evaluation_log.cut(0)
@@ -506,6 +509,17 @@ class Trainer:
             if log.offset < offset:
                 self.console.say(f"{log.path} lacks its last {offset - log.offset} bytes: lines are missing")
             log.cut(min(log.offset, offset))
+
+    def refill(self) -> None:
+        """Let updates wait for as many steps as a run begins with; the first are all of one episode."""
+        progress = self.progress
+        progress.learn_from = progress.step + self.config.train.random_steps
+        self.console.say(
+            f"the checkpoint at step {progress.step} comes without the replay: updates go on at step "
+            f"{progress.learn_from}, when it has filled with {self.config.train.random_steps} new steps"
+        )
+        self.metrics.write({"step": progress.step, "replay_refills_until": progress.learn_from})
+        self.folder.note(REPLAY_EMPTIED, f"at step {progress.step}")
 
     def close(self) -> None:
         """Close the records and let W&B have the rest of them."""

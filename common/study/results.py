@@ -3,13 +3,20 @@
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from common.config.shifts import ROBOT_TASKS, VIDEO_SHIFTS, clips_of, presets_of
+from common.config.loading import load_run_config
+from common.config.shifts import ROBOT_TASKS
 from common.errors import UserError
+from common.run.data_sources import data_sources
+from common.run.run_folder import REPLAY_EMPTIED
 from common.run.shifts import hardly_shown, recorded_shares
 from common.study.definition import PlannedRun, Study, as_written
 from common.study.folders import FoundRun, State, differences, read
+
+IN_TURN = ", then "
+"""Between what was so in earlier sessions of a run and what was in later ones."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ def collect(study: Study, mix: bool = False) -> Results:
         )
     notes = [f"Runs that differ are mixed here: {reason}." for reason in reasons]
     notes = [*_conditions_note(results), *notes, *_departures(results), *_commits(results)]
+    notes += [*_emptied(results), *_diverged(results)]
     return Results(study, results.found_runs, (*notes, *_hardly_shown(results)))
 
 
@@ -66,10 +74,8 @@ def sessions(found: FoundRun) -> list[dict[str, Any]]:
 
     What was kept of an earlier session and cannot be read is empty.
     """
-    earlier = found.run.folder.glob("provenance-until-*.json")
-    in_order = sorted(earlier, key=lambda path: (len(path.name), path.name))  # a step ends each name
     kept = []
-    for path in in_order:
+    for path in _earlier(found, "provenance-until-*.json"):
         try:
             values = json.loads(path.read_bytes())
             json.dumps(values, ensure_ascii=False).encode()  # which fails where a string is no text
@@ -79,8 +85,34 @@ def sessions(found: FoundRun) -> list[dict[str, Any]]:
     return [*kept, found.provenance]
 
 
+def _earlier(found: FoundRun, pattern: str) -> list[Path]:
+    """Files that a run's resumes kept of sessions before, in order."""
+    return sorted(
+        found.run.folder.glob(pattern), key=lambda path: (len(path.name), path.name)
+    )  # a step ends it
+
+
+def changes(found: FoundRun) -> list[str]:
+    """Settings of what is learnt that a resume changed, each in one clause. A run may be prolonged."""
+    clauses = []
+    for path in _earlier(found, "config-until-*.yaml"):
+        step = path.stem.rpartition("-")[2]
+        try:
+            before = load_run_config(found.run.folder, allow_code=found.run.foreign_code, name=path.name)
+        except UserError as error:
+            clauses.append(f"settings until step {step} of {found.run.name} cannot be read ({error})")
+            continue
+        assert found.config is not None
+        clauses += [
+            f"{key}: {old} until step {step} of {found.run.name}, then {new}"
+            for key, old, new in differences(before, found.config)
+            if not key.startswith(("train.steps", "eval.", "checkpoint."))
+        ]
+    return clauses
+
+
 def conditions(found: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
-    """What must be the same in all runs of a table for their returns to be comparable."""
+    """What must be the same in all runs of a table, and in all sessions of each, to compare their returns."""
     config = found.config
     assert config is not None
     values = {
@@ -90,28 +122,13 @@ def conditions(found: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
         "shadow map": f"of {config.env.shadow_size} texels" if config.env.shadow_size else "the model's own",
         _camera(config.task): str(config.env.camera),
     }
-    overlay = found.provenance.get("overlay")
-    if isinstance(overlay, dict) and config.augmentation not in (None, "random_convolution"):
-        # Procedural images differ from seed to seed, photographs must not.
-        procedural = overlay.get("source") == "procedural"
-        names = "" if procedural else f", names' hash {str(overlay.get('sha256'))[:16]}"
-        values["overlay images"] = f"{overlay.get('source')}, {overlay.get('images')}{names}"
-    if config.task in ROBOT_TASKS:
-        return values
-    data = found.provenance.get("data")
-    data = data if isinstance(data, dict) else {}
-    shown = dict.fromkeys(source for shift in shifts for source in (clips_of(shift), presets_of(shift)))
-    for source in shown:
-        if source is not None:
-            files = data.get(source)
-            files = files if isinstance(files, dict) else {}
-            count = files.get("clips", files.get("presets", "unknown"))
-            kind = "clips" if source in VIDEO_SHIFTS else "presets"
-            fingerprint = f", hash {files['hash']}" if files.get("hash") else ""
-            values[f"backgrounds of {source}"] = (
-                f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
-            )
-    if "video_hard" in shown:
+    told: dict[str, list[str]] = {}
+    *earlier, last = sessions(found)
+    for session in (*(kept for kept in earlier if "data" in kept), last):
+        for name, text in data_sources(config, session, shifts).items():
+            told.setdefault(name, []).append(text)
+    values |= {name: IN_TURN.join(dict.fromkeys(texts)) for name, texts in told.items()}
+    if "backgrounds of video_hard" in told:
         clips = config.eval.clips
         values["clips shown"] = "all" if clips is None else f"{clips[0]} to {clips[1]}"
     return values
@@ -129,10 +146,11 @@ def mixtures(results: Results) -> list[str]:
             values.setdefault(name, {}).setdefault(value, []).append(found.run.name)
     reasons = []
     for name, groups in values.items():
-        if len(groups) > 1:
+        if len(groups) > 1 or any(IN_TURN in value for value in groups):
             parts = [f"{value} in {len(runs)} runs such as {runs[0]}" for value, runs in groups.items()]
             reasons.append(f"{name}: {', but '.join(parts)}")
     reasons += _unplanned_lengths(results)
+    reasons += [clause for found in results.done for clause in changes(found)]
     if reasons:
         return reasons
     for task in results.study.tasks:
@@ -247,3 +265,33 @@ def _commit(provenance: Mapping[str, Any]) -> str:
     """A session's commit in short, with `(dirty)` if files differed from it."""
     commit = str(provenance.get("git_commit") or "unknown")
     return commit.removesuffix("-dirty")[:10] + (" (dirty)" if commit.endswith("-dirty") else "")
+
+
+def _emptied(results: Results) -> list[str]:
+    """Which runs went on without the steps that their replay had held, and when."""
+    told = {
+        found.run.name: [
+            text
+            for session in sessions(found)
+            if isinstance(texts := session.get(REPLAY_EMPTIED), list)
+            for text in texts
+        ]
+        for found in results.done
+    }
+    return [
+        f"Resumed without its replay: {name}, {', '.join(texts)}." for name, texts in told.items() if texts
+    ]
+
+
+def _diverged(results: Results) -> list[str]:
+    """Which final evaluations hold episodes that the simulation itself ended."""
+    notes = []
+    for found in results.done:
+        last = [record for record in found.episodes if record["step"] == found.episodes[-1]["step"]]
+        counted = [record for record in last if record["shift"] in results.study.shifts]
+        if diverged := sum(record.get("diverged") is True for record in counted):
+            notes.append(
+                f"The simulation diverged in {diverged} of {len(counted)} final episodes of "
+                f"{found.run.name}, whose returns end there."
+            )
+    return notes

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import common.run.train
 import common.run.trainer
@@ -20,6 +23,7 @@ from common.data.replay import Replay
 from common.run import checkpoint, run_folder
 from common.run.foreground import foreground_share
 from common.run.run_folder import RunFolder
+from common.run.trainer import Trainer
 from tests import runs
 from tests.reliability import tiny
 from tests.reliability.conftest import Moments
@@ -169,22 +173,44 @@ def test_the_calendar_may_jump(unbroken: Path, folder: Path, monkeypatch: pytest
     assert all(0 <= line.get("seconds", 0) < 600 for line in runs.read_json_lines(folder / "metrics.jsonl"))
 
 
-def test_without_the_replay_a_run_goes_on_with_new_experience(folder: Path, moments: Moments):
-    moments.at("step", 17, lambda: os.kill(os.getpid(), signal.SIGTERM))
+def updates_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Where the step and the number of transitions held at each update will be noted."""
+    noted: list[tuple[int, int]] = []
+    update = Trainer.update
+
+    def watched(trainer: Trainer, step: int, last: bool) -> None:
+        noted.append((trainer.progress.step, len(trainer.replay)))
+        update(trainer, step, last)
+
+    monkeypatch.setattr(Trainer, "update", watched)
+    return noted
+
+
+def test_without_the_replay_updates_wait_until_it_has_filled(
+    folder: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch
+):
+    moments.at("step", 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert tiny.start(folder, "checkpoint.replay=none") == 75
     assert not (folder / "checkpoint" / "replay").exists()
+    updates = updates_of(monkeypatch)
     assert tiny.resume(folder) == 0
-    assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(9, 25))
+    assert updates == [(step, step - 10) for step in range(18, 24)]  # as many as the first 8 random steps
     assert [record["step"] for record in runs.evaluations(folder)] == [12, 24]
+    told = [line for line in runs.metrics(folder) if "replay_refills_until" in line]
+    assert told == [{"step": 10, "replay_refills_until": 18}]
+    assert any("updates go on at step 18" in line for line in moments.said)
+    assert json.loads((folder / "provenance.json").read_text())["replay_emptied"] == ["at step 10"]
 
 
-def test_without_the_replay_the_burst_waits_for_a_batch(folder: Path, moments: Moments):
+def test_without_the_replay_the_burst_waits_likewise(
+    folder: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch
+):
     moments.at("step", 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert tiny.start(folder, "checkpoint.replay=none") == 75
+    updates = updates_of(monkeypatch)
     assert tiny.resume(folder) == 0
-    # Steps 6 to 9 bring the batch of 4; the burst that was due at step 8 comes then.
+    assert updates == [(14, 8)] * 5 + [(step, step - 6) for step in range(15, 24)]
     assert moments.count("burst") == 5
-    assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(11, 25))
 
 
 @pytest.mark.parametrize(("saved", "wanted"), [("full", "none"), ("none", "full")])
@@ -195,6 +221,8 @@ def test_saving_the_replay_may_begin_or_end_with_a_resume(
     assert tiny.start(folder, f"checkpoint.replay={saved}") == 75
     assert tiny.resume(folder, f"checkpoint.replay={wanted}") == 0
     assert [line["step"] for line in runs.metrics(folder) if "loss/bellman" in line] == list(range(9, 25))
+    emptied = any("replay_refills_until" in line for line in runs.metrics(folder))
+    assert emptied  # what is not saved, or not asked for
 
 
 def test_a_share_may_be_measured_at_a_resume(folder: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch):
@@ -252,3 +280,38 @@ def test_another_configuration_is_refused_in_one_line(stopped: Path, capsys: pyt
     assert tiny.resume(stopped, "network.hidden=8") == 2
     assert (stopped / "config.yaml").read_bytes() == before
     assert "not one of this configuration" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_same_command_goes_on_with_the_same_data_only(
+    folder: Path,
+    tmp_path: Path,
+    moments: Moments,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    for name, count in (("one", 4), ("other", 7)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            pixels = np.full((32, 32, 3), 30 * number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    shutil.copytree(tmp_path / "one", tmp_path / "moved")
+    moments.at("step", 17, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setenv("SMG_OVERLAY", str(tmp_path / "one"))
+    assert tiny.start(folder, agent="svea") == 75
+
+    monkeypatch.setenv("SMG_OVERLAY", str(tmp_path / "other"))
+    kept = {path: path.read_bytes() for path in folder.glob("*.*")}
+    assert tiny.start(folder, agent="svea") == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"overlay images: 4 files, names' hash \w+, not 7 files, names' hash \w+", message)
+    assert "SMG_OVERLAY" in message and "--resume" in message
+    monkeypatch.delenv("SMG_OVERLAY")
+    assert tiny.start(folder, agent="svea") == 2
+    assert re.search(r"not \d+ procedural", capsys.readouterr().err.splitlines()[-1])
+    assert kept == {path: path.read_bytes() for path in folder.glob("*.*")}
+
+    shutil.copytree(folder, tmp_path / "on purpose")
+    assert tiny.start(folder, f"data.overlay={json.dumps(str(tmp_path / 'moved'))}", agent="svea") == 0
+    assert not any("other data" in line for line in moments.said)
+    assert tiny.resume(tmp_path / "on purpose") == 0
+    assert any("goes on with other data: overlay images: 4 files" in line for line in moments.said)

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from common.config.loading import to_yaml
 from common.errors import UserError
 from common.study import formats
 from common.study.definition import Study
 from common.study.results import collect
 from common.study.table import Table, build, lead
-from tests.common.study.written_runs import PROVENANCE, STUDY, study, write_run
+from tests.common.study.written_runs import PROVENANCE, STUDY, study, write_lines, write_run
 
 RETURNS = {  # by task and agent, the returns of both seeds
     ("walker_walk", "sac"): (100, 140),
@@ -589,8 +590,68 @@ def test_photographs_and_procedural_overlays_do_not_mix(tmp_path: Path) -> None:
     chosen = [run for run in planned.runs if run.column == "smg"]
     for run in chosen:
         write_run(run, provenance=overlay("photographs", "one" if run is chosen[0] else "two"))
-    with pytest.raises(UserError, match="overlay images: photographs, 9, names' hash one in 1 runs"):
+    with pytest.raises(UserError, match="overlay images: 9 files, names' hash one in 1 runs"):
         table_of(planned)
+
+
+def test_data_that_changed_on_the_way_are_a_mixture(tmp_path: Path) -> None:
+    def recorded(source: str, hash_: str | None) -> dict[str, Any]:
+        clips = {"clips": 100, "hash": hash_} if hash_ else {"clips": 10, "hash": None}
+        return PROVENANCE | {
+            "data": {"source": "files" if hash_ else "procedural", "video_hard": clips},
+            "overlay": {"source": source, "images": 9, "sha256": "names"},
+        }
+
+    planned = written(tmp_path)
+    for run in planned.runs:
+        write_run(run, provenance=recorded("photographs", "bb"))
+    assert table_of(planned).blocks
+    for run in planned.runs:  # all alike, which is no better
+        earlier = recorded("procedural" if run.column == "smg" else "photographs", None)
+        (run.folder / "provenance-until-57.json").write_text(json.dumps(earlier))
+    with pytest.raises(UserError) as refusal:
+        table_of(planned)
+    assert "overlay images: 9 procedural, then 9 files, names' hash names in 4 runs" in str(refusal.value)
+    backgrounds = "backgrounds of video_hard: procedural, 10 clips, then files, 100 clips, hash bb in 12 runs"
+    assert backgrounds in str(refusal.value)
+    assert any(backgrounds in note for note in build(collect(planned, mix=True)).notes)
+
+
+def test_settings_that_changed_on_the_way_are_a_mixture(tmp_path: Path) -> None:
+    planned = written(tmp_path)
+    run = planned.runs[0]
+    text = to_yaml(run.config)
+    earlier = run.folder / "config-until-30.yaml"
+    earlier.write_text(re.sub("steps: 60", "steps: 30", text, count=1))  # a run may be prolonged
+    assert earlier.read_text() != text
+    assert table_of(planned).blocks
+    earlier.write_text(text.replace("discount: 0.99", "discount: 0.9"))
+    with pytest.raises(UserError, match=f"sac.discount: 0.9 until step 30 of {run.name}, then 0.99"):
+        table_of(planned)
+    earlier.write_text("damaged")
+    with pytest.raises(UserError, match=f"settings until step 30 of {run.name} cannot be read"):
+        table_of(planned)
+
+
+def test_emptied_replays_and_diverged_simulations_are_named(tmp_path: Path) -> None:
+    planned = written(tmp_path)
+    first, second, *_ = planned.runs
+    (first.folder / "provenance-until-40.json").write_text(
+        json.dumps(PROVENANCE | {"replay_emptied": ["at step 20"]})
+    )
+    (first.folder / "provenance.json").write_text(json.dumps(PROVENANCE | {"replay_emptied": ["at step 40"]}))
+    lines = (second.folder / "eval.jsonl").read_text().splitlines()
+    episodes = [json.loads(line) for line in lines]
+    # Of the last evaluation one, of the first all.
+    for episode in (*episodes[: len(episodes) // 2], episodes[-1]):
+        episode["diverged"] = True
+    write_lines(second.folder / "eval.jsonl", episodes)
+    notes = table_of(planned).notes
+    assert f"Resumed without its replay: {first.name}, at step 20, at step 40." in notes
+    shown = sum(episode["shift"] == "video_hard" for episode in episodes) // 2
+    assert (
+        f"The simulation diverged in 1 of {shown} final episodes of {second.name}, whose returns end there."
+    ) in notes
 
 
 def test_robotic_tasks_have_a_block_each_with_the_average_of_the_tests(tmp_path: Path) -> None:

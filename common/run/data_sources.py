@@ -1,0 +1,38 @@
+"""Which images and clips a run's numbers are of, as its provenance has them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from common.config.schema import Config
+from common.config.shifts import ROBOT_TASKS, VIDEO_SHIFTS, clips_of, presets_of
+
+
+def data_sources(config: Config, provenance: Mapping[str, Any], shifts: Iterable[str]) -> dict[str, str]:
+    """What the overlay images and the backgrounds of `shifts` were, in words that are alike if data are.
+
+    Overlay images are left out where no augmentation of `config` draws them, or none were recorded.
+    """
+    sources = {}
+    overlay = provenance.get("overlay")
+    if isinstance(overlay, dict) and config.augmentation not in (None, "random_convolution"):
+        # Procedural images differ from seed to seed, photographs must not.
+        procedural = overlay.get("source") == "procedural"
+        names = "procedural" if procedural else f"files, names' hash {str(overlay.get('sha256'))[:16]}"
+        sources["overlay images"] = f"{overlay.get('images')} {names}"
+    if config.task in ROBOT_TASKS:
+        return sources
+    data = provenance.get("data")
+    data = data if isinstance(data, dict) else {}
+    for source in dict.fromkeys(
+        source for shift in shifts for source in (clips_of(shift), presets_of(shift))
+    ):
+        if source is not None:
+            files = data.get(source)
+            files = files if isinstance(files, dict) else {}
+            count = files.get("clips", files.get("presets", "unknown"))
+            kind = "clips" if source in VIDEO_SHIFTS else "presets"
+            fingerprint = f", hash {files['hash']}" if files.get("hash") else ""
+            sources[f"backgrounds of {source}"] = (
+                f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
+            )
+    return sources

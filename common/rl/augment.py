@@ -228,7 +228,7 @@ class StrongAugmentation(GeometricAugmentationBase2D):
         kinds: what to draw from: "photometric", "geometric" or "all" of `KINDS`.
         alpha: the backdrop's share in an overlay.
         degrees: largest angle of a rotation to either side.
-        pad: largest shift [pixels].
+        pad: largest shift [pixels]; by default the share of the width that SADA's 16 are of 84.
         one_angle: turn all samples of a batch that are turned by one angle.
     """
 
@@ -238,7 +238,7 @@ class StrongAugmentation(GeometricAugmentationBase2D):
         kinds: str = "all",
         alpha: float = 0.5,
         degrees: float = 180.0,
-        pad: int = 16,
+        pad: int | None = None,
         one_angle: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -254,13 +254,14 @@ class StrongAugmentation(GeometricAugmentationBase2D):
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
         count, device = batch_shape[0], self.device
+        pad = round(batch_shape[-1] * 16 / 84) if self.pad is None else self.pad
         angles = torch.rand(1 if self.one_angle else count, device=device).expand(count)
         return {
             "kind": torch.randint(len(self.kinds), (count,), device=device),
             "weights": torch.randn(count, 3, 3, 3, 3, device=device),
             "backdrops": self.images(count),
             "angles": torch.deg2rad(self.degrees * (2 * angles - 1)),
-            "offsets": random_offsets(count, self.pad, device),
+            "offsets": random_offsets(count, pad, device),
         }
 
     def compute_transformation(

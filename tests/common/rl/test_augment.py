@@ -250,7 +250,7 @@ CHOICES = {"photometric": list(STRONG)[:3], "geometric": list(STRONG)[3:], "all"
 def test_strong_draws_every_kind_equally_often(choice):
     torch.manual_seed(0)
     transform = StrongAugmentation(Source(), kinds=choice)
-    draws = transform.generate_parameters((6000, 3, 12, 12))
+    draws = transform.generate_parameters((6000, 3, 84, 84))
     expected = 6000 / len(CHOICES[choice])
     counts = torch.bincount(draws["kind"], minlength=len(CHOICES[choice])).double()
     assert len(counts) == len(CHOICES[choice])
@@ -258,6 +258,15 @@ def test_strong_draws_every_kind_equally_often(choice):
     assert set(draws["offsets"].flatten().tolist()) == set(range(-16, 17))
     angles = torch.rad2deg(draws["angles"])
     assert -180 <= angles.min() < -179 and 179 < angles.max() <= 180 and abs(angles.mean()) < 6
+
+
+@pytest.mark.parametrize(("size", "farthest"), [(84, 16), (48, 9)])
+@pytest.mark.parametrize("spec", ["strong", {"name": "strong", "kinds": "geometric", "one_angle": True}])
+def test_strong_moves_a_picture_of_any_size_by_the_same_share(spec, size, farthest):
+    torch.manual_seed(0)
+    augmentation = build_augmentation(spec, Source(size), size)
+    offsets = augmentation.draw(4000, size, size, CPU)["0.offsets"]
+    assert set(offsets.flatten().tolist()) == set(range(-farthest, farthest + 1))
 
 
 def test_strong_turns_a_batch_by_one_angle_if_asked_to():

@@ -1,14 +1,15 @@
-"""The column "recorded" of docs/metrics.md: where each number lay in the runs of results/laptop.
+"""The column "recorded" of docs/metrics.md: where each number lay in the runs of a study.
 
-    python -m benchmarks.recorded
+    python -m benchmarks.recorded studies/laptop_video_hard
 
-Rewrites the column in place, from `metrics.jsonl` of the runs named walker_stand-AGENT-seedN: per agent the
-5% and 95% quantiles after agent step 2,000, and "rising" or "falling" where in each of its runs Spearman's
-rank correlation between the value and its order is above 0.7 or below −0.7.
+Rewrites the column in place, from `metrics.jsonl` of the runs named walker_stand-AGENT-seedN, which exported
+scores lack: per agent the 5% and 95% quantiles after agent step 2,000, and "rising" or "falling" where in
+each of its runs Spearman's rank correlation between the value and its order is above 0.7 or below −0.7.
 """
 
 import re
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import defaultdict
 from pathlib import Path
 
@@ -20,9 +21,11 @@ from common.errors import UserError
 from common.run.records import read_json_lines
 
 ROOT = Path(__file__).parents[1]
-RUNS, PAGE = ROOT / "results" / "laptop", ROOT / "docs" / "metrics.md"
+PAGE = ROOT / "docs" / "metrics.md"
 NAME = re.compile(r"walker_stand-(?P<agent>\w+)-seed\d+")
 FROM_STEP = 2_000
+TIMES = {"step", "seconds"}
+"""All that metrics.jsonl has in an export of scores."""
 TREND = 0.7
 COLUMN = 2
 
@@ -34,7 +37,7 @@ def collected(runs: Path) -> Values:
     """Every number that the runs logged after `FROM_STEP`.
 
     Raises:
-        UserError: the folder holds no runs.
+        UserError: the folder holds no runs, or none with its metrics.
     """
     values: Values = defaultdict(lambda: defaultdict(list))
     for folder in sorted(runs.iterdir() if runs.is_dir() else ()):
@@ -46,10 +49,12 @@ def collected(runs: Path) -> Values:
             for key, value in line.items():
                 if line["step"] > FROM_STEP and isinstance(value, int | float):
                     series[key].append(value)
+        if series.keys() <= TIMES:
+            continue
         for key, each in series.items():
             values[key][named["agent"]].append(each)
     if not values:
-        raise UserError(f"{runs} holds no runs named walker_stand-AGENT-seedN")
+        raise UserError(f"{runs} holds no runs named walker_stand-AGENT-seedN with their metrics")
     return values
 
 
@@ -92,13 +97,15 @@ def rewritten(page: str, values: Values) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Rewrite the page."""
-    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), collected(RUNS)), encoding="utf-8")
+def main(runs: Path) -> None:
+    """Rewrite the page from a folder of runs."""
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), collected(runs)), encoding="utf-8")
 
 
 if __name__ == "__main__":
+    parser = ArgumentParser(prog="recorded", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, metavar="RUNS", help="folder of a study's runs")
     try:
-        main()
+        main(parser.parse_args().runs)
     except UserError as error:
         sys.exit(f"recorded: {error}")

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 Commands = Any  # argparse keeps the type of add_subparsers' result private
 
 STATUSES = """\
-exit status: 0 done; 1 doctor found a problem; 2 bad input, or the run cannot go on; 3 no OpenGL
-renderer; 75 stopped by a scheduler's signal, 130 by Ctrl-C: smg train and study run go on where they
-stopped when the command is given again"""
+exit status: 0 done; 1 doctor found a problem, or a study gave up a run; 2 bad input, or the run cannot
+go on; 3 no OpenGL renderer; 75 stopped by a scheduler's signal, 130 by Ctrl-C: smg train and study run
+go on where they stopped when the command is given again"""
 
 STDERR_NUMBER = 2
 
@@ -314,7 +314,7 @@ def _add_config(commands: Commands) -> None:
     parser = _command(
         commands,
         "config",
-        "print the resolved configuration that the same arguments would train with",
+        "print the configuration that the same arguments would train with, before `auto` is decided",
         "smg config --agent smg --task walker_walk",
         "smg config --agent sgqn --task finger_spin --preset paper optim.critic.lr=3e-4",
     )

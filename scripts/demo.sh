@@ -5,7 +5,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 usage() {
   cat <<TEXT
-usage: bash scripts/demo.sh [arguments of 'smg study run laptop']
+usage: bash scripts/demo.sh [key=value]...
 
 Trains DrQ, SGQN and SMG with the same budget, adds a random policy, prints one table and draws one picture;
 installs everything on first use. Start it again after any interruption: finished runs are kept.

@@ -244,6 +244,10 @@ def summary_table(records: list[Record], config: Config, warning: str | None = N
     lines.append(f"ours: {ours} of one seed" + ("; paper: mean ± sd over seeds" if shown else ""))
     lines += [f"no paper beside {', '.join(shifts)}: {difference}" for difference, shifts in others.items()]
     lines += [warning] if warning else []
+    if diverged := sum(record.get("diverged") is True for record in records):
+        lines.append(
+            f"the simulation diverged in {diverged} of {len(records)} episodes, whose returns end there"
+        )
     if config.task in ROBOT_TASKS:
         lines.append(ROBOT_NOTE)
     return "\n".join(lines)

@@ -86,6 +86,16 @@ def test_table_shows_no_score_of_another_protocol_and_says_why():
     assert "paper: mean" not in laptop
 
 
+def test_table_says_how_many_episodes_the_simulation_ended():
+    records = evaluated(train=[900.0, 3.0], video_hard=[800.0, 700.0])
+    config = load("smg", "walker_walk", "paper")
+    assert "diverged" not in summary_table(records, config)
+    records[1]["diverged"] = True
+    assert summary_table(records, config).endswith(
+        "the simulation diverged in 1 of 4 episodes, whose returns end there"
+    )
+
+
 def test_one_episode_has_no_deviation():
     table = summary_table(evaluated(train=[3.0], video_hard=[4.0]), load("smg", "walker_walk", "paper"))
     assert row(table, "train") == "3.0 -"

@@ -37,7 +37,7 @@ def collected(runs: Path) -> Values:
     """Every number that the runs logged after `FROM_STEP`.
 
     Raises:
-        UserError: the folder holds no runs, or none with its metrics.
+        UserError: the folder holds no runs, or one without its metrics.
     """
     values: Values = defaultdict(lambda: defaultdict(list))
     for folder in sorted(runs.iterdir() if runs.is_dir() else ()):
@@ -50,11 +50,11 @@ def collected(runs: Path) -> Values:
                 if line["step"] > FROM_STEP and isinstance(value, int | float):
                     series[key].append(value)
         if series.keys() <= TIMES:
-            continue
+            raise UserError(f"{folder} has no metrics: it holds scores alone")
         for key, each in series.items():
             values[key][named["agent"]].append(each)
     if not values:
-        raise UserError(f"{runs} holds no runs named walker_stand-AGENT-seedN with their metrics")
+        raise UserError(f"{runs} holds no runs named walker_stand-AGENT-seedN")
     return values
 
 

@@ -94,6 +94,7 @@ class SMG(SAC):
     LOSSES = ("bellman", *READS)
     AUXILIARY = of_the_models(LOSSES, READS)
     AUGMENTS = True
+    DRAWS_IMAGES = True
     COMPILED = (*SAC.COMPILED, "compose", "decode", "auxiliary_terms")
     SECTION = "smg"
     Settings = Settings

@@ -425,6 +425,14 @@ def build_augmentation(
     return Augmentation([_build_transform(entry, images, size) for entry in entries])
 
 
+def draws_images(spec: str | Mapping[str, Any] | Sequence[Any] | None) -> bool:
+    """Whether an augmentation draws overlay images: one of `build_augmentation`, or SMG's mixture."""
+    entries = [spec] if isinstance(spec, str | Mapping) else spec or []
+    names = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in entries]
+    drawing = {name for name, each in OWN.items() if "images" in inspect.signature(each.__init__).parameters}
+    return not drawing.isdisjoint(names) or "mixture" in names
+
+
 def _build_transform(entry: Any, images: ImageSource | None, size: int) -> AugmentationBase2D:
     settings = dict(entry) if isinstance(entry, Mapping) else {"name": entry}
     name = settings.pop("name", None)

@@ -120,6 +120,8 @@ class SAC(nn.Module):
     """Methods that torch.compile is handed where `compile` asks for it; one backward pass follows each."""
     AUGMENTS: ClassVar[bool] = False
     """Whether the agent calls `augment`: others have no use for `augmentation:`, and refuse one."""
+    DRAWS_IMAGES: ClassVar[bool] = False
+    """Whether the agent calls `backdrops` itself, whatever its augmentation is."""
     CROPS: ClassVar[bool] = False
     """Whether the agent takes rendered frames that are larger than `env.image_size`."""
 

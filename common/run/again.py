@@ -1,7 +1,7 @@
 """Saying `smg train` again: what a run that is there already goes on with, and whether it has ended."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from common.config.loading import RESOLVED_NAME, load_run_config, to_values
 from common.config.schema import COMPUTING, Config
 from common.errors import UserError
 from common.run import checkpoint, weights
-from common.run.data_sources import data_sources
 
 FREE = (*COMPUTING, "eval.sheet", "checkpoint.")
 """Keys that say where, how fast and how safely a run computes, not what it learns. They may change."""
@@ -40,7 +39,7 @@ def taken_up(config: Config, folder: Path) -> Config:
     # The agent's module is imported only if it is the one that the command names.
     if values.get("agent") != config.agent:
         raise _other(folder, [f"agent is {values.get('agent')!r}, not {config.agent!r}"])
-    # The same files may lie in another folder than before: `other_data` compares what is in them.
+    # The same files may lie in another folder than before: what is in them is compared when the run goes on.
     moved = [
         f"data.{name}={json.dumps(here, ensure_ascii=False)}"
         for name, here in (("root", config.data.root), ("overlay", config.data.overlay))
@@ -57,21 +56,6 @@ def taken_up(config: Config, folder: Path) -> Config:
     if changed:
         raise _other(folder, changed)
     return config
-
-
-def other_data(config: Config, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """How the images and clips that a run is about to use differ from those that it used, each in one clause.
-
-    Args:
-        config: the run's configuration.
-        before, now: provenances; what one of them does not tell is not compared.
-    """
-    there, here = (data_sources(config, each, config.eval.shifts) for each in (before, now))
-    return [
-        f"{name}: {there[name]}, not {here[name]}"
-        for name in there
-        if here.get(name, there[name]) != there[name]
-    ]
 
 
 def _other(folder: Path, changed: list[str]) -> UserError:
@@ -115,12 +99,15 @@ def has_ended(folder: Path, config: Config) -> bool:
         CorruptFile: its checkpoint cannot be read.
     """
     source, steps = folder / "checkpoint", config.train.steps
-    exported = not checkpoint.exists(source) and (folder / weights.FILE).exists()
-    if exported:
+    exported = True
+    if checkpoint.exists(source):
+        exported = False
+        state, _ = checkpoint.load(source, None)
+    elif (folder / weights.FILE).exists():
         source = folder / weights.FILE
         state = checkpoint.load_tensors(source)
-    elif checkpoint.exists(source):
-        state, _ = checkpoint.load(source, None)
+    elif (evaluated := weights.scores_of(folder)) is not None:
+        state = {"step": evaluated}
     else:
         return False
     with checkpoint.must_fit(source):

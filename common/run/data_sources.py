@@ -3,18 +3,21 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from common.config.registry import agent_class
 from common.config.schema import Config
 from common.config.shifts import ROBOT_TASKS, VIDEO_SHIFTS, clips_of, presets_of
+from common.rl.augment import draws_images
 
 
 def data_sources(config: Config, provenance: Mapping[str, Any], shifts: Iterable[str]) -> dict[str, str]:
     """What the overlay images and the backgrounds of `shifts` were, in words that are alike if data are.
 
-    Overlay images are left out where no augmentation of `config` draws them, or none were recorded.
+    Overlay images are left out where the agent draws none, or none were recorded.
     """
     sources = {}
     overlay = provenance.get("overlay")
-    if isinstance(overlay, dict) and config.augmentation not in (None, "random_convolution"):
+    draws = agent_class(config.agent).DRAWS_IMAGES or draws_images(config.augmentation)
+    if isinstance(overlay, dict) and draws:
         # Procedural images differ from seed to seed, photographs must not.
         procedural = overlay.get("source") == "procedural"
         names = "procedural" if procedural else f"files, names' hash {str(overlay.get('sha256'))[:16]}"
@@ -36,3 +39,17 @@ def data_sources(config: Config, provenance: Mapping[str, Any], shifts: Iterable
                 f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
             )
     return sources
+
+
+def other_data(config: Config, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """How the images and clips that a run is about to use differ from those that it used, each in one clause.
+
+    Args:
+        config: the run's configuration.
+        before, now: provenances; what `before` does not tell is not compared.
+    """
+    here = data_sources(config, now, config.eval.shifts)
+    there = data_sources(config, {"data": now.get("data"), **before}, config.eval.shifts)
+    return [
+        f"{name}: {text}, not {here[name]}" for name, text in there.items() if text != here.get(name, text)
+    ]

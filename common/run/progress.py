@@ -27,3 +27,8 @@ class Progress:
     """What the run has taken, all sessions together."""
     seconds_each: dict[str, float] = field(default_factory=dict)
     """What one of each kind of work took lately; see `common.run.forecast`."""
+
+    @property
+    def learnt(self) -> bool:
+        """Whether there has been an update or an evaluation."""
+        return self.burst_done or self.updates > 0 or self.evaluated > 0

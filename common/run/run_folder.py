@@ -28,6 +28,7 @@ from common.config.registry import is_import_path
 from common.config.schema import Config
 from common.errors import UserError
 from common.run.checkpoint import write_atomically
+from common.run.data_sources import other_data
 from common.run.records import Record, read_json_lines
 
 PACKAGES = (
@@ -46,6 +47,7 @@ PACKAGES = (
 PROVENANCE = "provenance.json"
 REPLAY_EMPTIED = "replay_emptied"
 """In a provenance: at which steps the run went on without the replay that it had."""
+EVALUATIONS = "eval.jsonl"
 EPISODE = {"step": int, "shift": str, "return": int | float}
 """What every line of eval.jsonl holds, among other things."""
 
@@ -56,16 +58,18 @@ class RunFolder:
     Args:
         path: the folder, which exists.
         provenance: see `provenance`; whoever will train in it may set it later.
+        same_data: whether the run must go on with the images and clips that it had.
 
     Raises:
         UserError: another process is training in the folder, or it cannot be written.
     """
 
-    def __init__(self, path: Path, provenance: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, provenance: dict[str, Any] | None = None, same_data: bool = False) -> None:
         self.path = path
         self.provenance = provenance
+        self.same_data = same_data
         self.metrics = path / "metrics.jsonl"
-        self.evaluations = path / "eval.jsonl"
+        self.evaluations = path / EVALUATIONS
         self.checkpoint = path / "checkpoint"
         try:
             self._lock = (path / ".lock").open("w")
@@ -118,17 +122,40 @@ class RunFolder:
             ) from error
 
     @classmethod
-    def reopen(cls, path: Path) -> Self:
-        """The folder of a run that goes on.
+    def reopen(cls, path: Path, same_data: bool) -> Self:
+        """The folder of a run that goes on; see the class.
 
         Raises:
             UserError: see the class; or something in it leads out of it.
         """
         refuse_links(path)
-        return cls(path)
+        return cls(path, same_data=same_data)
 
-    def keep(self, config: Config, step: int) -> None:
+    def other_data(self, config: Config) -> str:
+        """Which images and clips are others now than those that the run used; empty if none.
+
+        Raises:
+            UserError: some are, and the run must go on with the same.
+        """
+        assert self.provenance is not None
+        changed = "; ".join(other_data(config, recorded_provenance(self.path), self.provenance))
+        if changed and self.same_data:
+            folders = {"data.root": config.data.root, "data.overlay": config.data.overlay}
+            these = [f"{key}={json.dumps(folder, ensure_ascii=False)}" for key, folder in folders.items()]
+            raise UserError(
+                f"{self.path} holds a run on other data ({changed}): set SMG_DATA and SMG_OVERLAY, or "
+                "data.root and data.overlay, as they were, give another run.dir, or let that run go on with "
+                f"these data: {self.resume_command(config)} {shlex.join(these)}"
+            )
+        return changed
+
+    def keep(self, config: Config, step: int, learnt: bool) -> None:
         """Store the configuration and provenance with which a run goes on, and those before if they differ.
+
+        Args:
+            config: the run's from here on.
+            step: where it goes on; nothing before is left of it at step 0.
+            learnt: whether it has learnt or been evaluated yet; else no number is of the earlier provenance.
 
         Raises:
             UserError: the folder cannot be written.
@@ -139,9 +166,10 @@ class RunFolder:
             if stored == content:
                 continue
             before = path.with_stem(f"{path.stem}-until-{step}")
+            matters = step > 0 and (learnt or name != PROVENANCE)
             try:
                 # If it exists, a resume at this step got no further: nothing was learnt with `stored`.
-                if stored is not None and not before.exists():
+                if stored is not None and matters and not before.exists():
                     write_atomically(before, stored)
                 write_atomically(path, content)
             except OSError as error:

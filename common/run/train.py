@@ -11,7 +11,7 @@ from common.config.schema import Config
 from common.envs.backgrounds import data_summary
 from common.envs.processes import EnvironmentDied
 from common.errors import UserError
-from common.run.again import has_ended, is_run, other_data, taken_up
+from common.run.again import has_ended, is_run, taken_up
 from common.run.build import build, replay_size
 from common.run.console import Console
 from common.run.device import apply_switches, device_name, out_of_memory, resolve_auto
@@ -44,7 +44,7 @@ def train(config: Config, resume: Path | None = None, make_sheet: SheetMaker | N
         with ExitStack() as stack:
             path, folder = resume or config.run_folder(), None
             if resume is not None or is_run(path):
-                folder = stack.enter_context(RunFolder.reopen(path))
+                folder = stack.enter_context(RunFolder.reopen(path, same_data=resume is None))
                 config = config if resume is not None else taken_up(config, path)
                 if has_ended(path, config):
                     console.result(final_report(config, path))
@@ -53,7 +53,7 @@ def train(config: Config, resume: Path | None = None, make_sheet: SheetMaker | N
             renderer = gl.select_backend(training_gpu(config.device))
             config = resolve_rho(config)
             apply_switches(config)
-            _train(config, folder, resume is None, renderer, make_sheet, console, stack)
+            _train(config, folder, renderer, make_sheet, console, stack)
             return 0
     except Interruption as stop:
         return stop.status
@@ -74,19 +74,12 @@ def train(config: Config, resume: Path | None = None, make_sheet: SheetMaker | N
 def _train(
     config: Config,
     folder: RunFolder | None,
-    same: bool,
     renderer: gl.Renderer,
     make_sheet: SheetMaker | None,
     console: Console,
     stack: ExitStack,
 ) -> None:
-    """Train in the folder of a run that goes on, or else in a new one; `stack` will close what is opened.
-
-    `same` says that a run that goes on must do so with the images and clips that it had.
-
-    Raises:
-        UserError: it would have others.
-    """
+    """Train in the folder of a run that goes on, or else in a new one; `stack` will close what is opened."""
     data = data_summary(config.data.root)
     overlays = str(config.data.overlay_folder() or "procedural")
     for name, source in (("video and colour shifts", data["source"]), ("overlays", overlays)):
@@ -101,16 +94,6 @@ def _train(
         shifts=shares,
         overlay=parts.images.describe(),
     )
-    if folder is not None and (before := recorded_provenance(folder.path)):
-        changed = "; ".join(other_data(config, before, found))
-        if changed and same:
-            raise UserError(
-                f"{folder.path} holds a run on other data ({changed}): set SMG_DATA and SMG_OVERLAY, or "
-                "data.root and data.overlay, as they were, or let it go on with these data: "
-                + folder.resume_command(config)
-            )
-        if changed:
-            console.say(f"this run goes on with other data: {changed}")
     if folder is None:
         # Two checkpoints share the replay's chunks but for the newest; weights and optimisers are small.
         needed = replay_size(config, parts.env.action_size) if config.checkpoint.replay == "full" else 0

@@ -30,7 +30,7 @@ from common.run.clock import Clock
 from common.run.console import Console
 from common.run.device import load_random_state, random_state
 from common.run.evaluate import FrameObserver
-from common.run.forecast import Forecast, Kind, time_updates, work_left
+from common.run.forecast import Forecast, Kind, time_updates, waits_until, work_left
 from common.run.progress import Progress
 from common.run.records import JsonLines, Record
 from common.run.run_folder import REPLAY_EMPTIED, RunFolder, sheet_of
@@ -173,7 +173,7 @@ class Trainer:
         if progress.step % self.config.train.log_every == 0:
             self.log()
         self.console.step(progress.step)
-        self.lap("random" if progress.step <= self.config.train.random_steps else "step")
+        self.lap("random" if progress.step <= waits_until(self.config, progress) else "step")
 
     def choose_action(self) -> Callable[[], list[float]]:
         """Choose the next step's action, unless that is done: uniform in the first `train.random_steps`, then
@@ -231,9 +231,8 @@ class Trainer:
 
     def learning(self) -> bool:
         """Whether the replay has filled, by the random steps or anew, and holds a batch."""
-        train, progress = self.config.train, self.progress
-        filled = progress.step >= max(train.random_steps, progress.learn_from)
-        return filled and len(self.replay) >= train.batch
+        filled = self.progress.step >= waits_until(self.config, self.progress)
+        return filled and len(self.replay) >= self.config.train.batch
 
     def burst(self) -> None:
         """The updates that make up for the random steps, in place of one step's update.
@@ -477,10 +476,14 @@ class Trainer:
                 checkpoint.fall_back(self.folder.checkpoint)
             with checkpoint.must_fit(self.folder.checkpoint):
                 self.load_state_dict(state)
-            self.folder.keep(self.config, self.progress.step)
-            if self.progress.step and not len(self.replay):
+            progress = self.progress
+            if progress.learnt and (changed := self.folder.other_data(self.config)):
+                self.console.say(f"this run goes on with other data: {changed}")
+            self.folder.keep(self.config, progress.step, progress.learnt)
+            if 0 < progress.step < self.config.train.steps and not len(self.replay):
                 self.refill()
         else:
+            self.folder.keep(self.config, step=0, learnt=False)
             self.metrics.cut(0)
             self.evaluation_log.cut(0)
             self.begin_episode()
@@ -514,11 +517,15 @@ class Trainer:
         """Let updates wait for as many steps as a run begins with; the first are all of one episode."""
         progress = self.progress
         progress.learn_from = progress.step + self.config.train.random_steps
+        then = f"updates go on at step {progress.learn_from}"
+        if progress.learn_from >= self.config.train.steps:
+            then = f"no update is left, as the run ends at step {self.config.train.steps}"
         self.console.say(
-            f"the checkpoint at step {progress.step} comes without the replay: updates go on at step "
-            f"{progress.learn_from}, when it has filled with {self.config.train.random_steps} new steps"
+            f"the checkpoint at step {progress.step} comes without the replay, which has to fill with "
+            f"{self.config.train.random_steps} new steps: {then}"
         )
-        self.metrics.write({"step": progress.step, "replay_refills_until": progress.learn_from})
+        # Of the first new step: W&B has the rows of this one.
+        self.metrics.write({"step": progress.step + 1, "replay_refills_until": progress.learn_from})
         self.folder.note(REPLAY_EMPTIED, f"at step {progress.step}")
 
     def close(self) -> None:

@@ -14,11 +14,11 @@ from common.config.loading import RESOLVED_NAME, yaml_files
 from common.errors import UserError
 from common.rl.sac import SAC
 from common.run import checkpoint
-from common.run.records import METRICS, progress
-from common.run.run_folder import refuse_links, sheet_of
+from common.run.records import METRICS, progress, read_json_lines
+from common.run.run_folder import EPISODE, EVALUATIONS, refuse_links, sheet_of
 
 FILE = "weights.pt"
-SCORES = ("provenance*.json", "eval.jsonl", "config-until-*.yaml", RESOLVED_NAME)
+SCORES = ("provenance*.json", EVALUATIONS, "config-until-*.yaml", RESOLVED_NAME)
 """What tables are made of, but for the time; last the file that makes the folder a run."""
 RECORDS = (METRICS, *SCORES)
 """What `export` copies beside the weights and the newest sheet."""
@@ -137,6 +137,17 @@ def export(run: Path, folder: Path, scores_only: bool = False) -> None:
                 checkpoint.write_atomically(folder / path.name, _portable(path))
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror})") from error
+
+
+def scores_of(folder: Path) -> int | None:
+    """The step of the last evaluation in a folder of exported scores; None if it is no such folder.
+
+    Raises:
+        CorruptFile: a record in it is damaged.
+    """
+    trained = any(line.keys() - {"step", "seconds"} for line in read_json_lines(folder / METRICS))
+    episodes = read_json_lines(folder / EVALUATIONS, EPISODE)
+    return episodes[-1]["step"] if episodes and not trained else None
 
 
 def _portable(record: Path) -> bytes:

@@ -139,13 +139,18 @@ def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:
             yield key, a, b
 
 
-# Where and how fast a run computes, not what; the folder of clips is compared by its hash in the provenance.
-_INDIFFERENT = (*COMPUTING, "seed", "data.", "checkpoint.every")
+# Where and how fast a run computes, not what. Images and clips are compared by the hashes in the provenance.
+_INDIFFERENT = (*COMPUTING, "seed", "checkpoint.every")
+_COMPARED_BY_CONTENT = ("data.root", "data.overlay")
 
 
 def _learning(config: Config) -> dict[str, Any]:
     values = config.model_dump(mode="json")
-    return {key: value for key, value in flattened(values) if not key.startswith(_INDIFFERENT)}
+    return {
+        key: value
+        for key, value in flattened(values)
+        if not key.startswith(_INDIFFERENT) and key not in _COMPARED_BY_CONTENT
+    }
 
 
 def _check_identity(run: PlannedRun, config: Config) -> None:

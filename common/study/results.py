@@ -94,19 +94,21 @@ def _earlier(found: FoundRun, pattern: str) -> list[Path]:
 
 def changes(found: FoundRun) -> list[str]:
     """Settings of what is learnt that a resume changed, each in one clause. A run may be prolonged."""
+    assert found.config is not None
     clauses = []
     for path in _earlier(found, "config-until-*.yaml"):
         step = path.stem.rpartition("-")[2]
         try:
-            before = load_run_config(found.run.folder, allow_code=found.run.foreign_code, name=path.name)
+            # A replay that kept the whole run does so when that is prolonged.
+            steps = f"train.steps={found.config.train.steps}"
+            before = load_run_config(found.run.folder, [steps], found.run.foreign_code, path.name)
         except UserError as error:
             clauses.append(f"settings until step {step} of {found.run.name} cannot be read ({error})")
             continue
-        assert found.config is not None
         clauses += [
             f"{key}: {old} until step {step} of {found.run.name}, then {new}"
             for key, old, new in differences(before, found.config)
-            if not key.startswith(("train.steps", "eval.", "checkpoint."))
+            if not key.startswith(("train.log_every", "eval.", "checkpoint."))
         ]
     return clauses
 
@@ -274,7 +276,7 @@ def _emptied(results: Results) -> list[str]:
             text
             for session in sessions(found)
             if isinstance(texts := session.get(REPLAY_EMPTIED), list)
-            for text in texts
+            for text in map(str, texts)
         ]
         for found in results.done
     }

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from PIL import Image
 
 import common.run.train
 import common.run.trainer
+from common import cli
 from common.config.loading import load_run_config
 from common.config.registry import AGENTS
 from common.data.replay import Replay
@@ -197,7 +199,7 @@ def test_without_the_replay_updates_wait_until_it_has_filled(
     assert updates == [(step, step - 10) for step in range(18, 24)]  # as many as the first 8 random steps
     assert [record["step"] for record in runs.evaluations(folder)] == [12, 24]
     told = [line for line in runs.metrics(folder) if "replay_refills_until" in line]
-    assert told == [{"step": 10, "replay_refills_until": 18}]
+    assert told == [{"step": 11, "replay_refills_until": 18}]
     assert any("updates go on at step 18" in line for line in moments.said)
     assert json.loads((folder / "provenance.json").read_text())["replay_emptied"] == ["at step 10"]
 
@@ -301,6 +303,7 @@ def test_the_same_command_goes_on_with_the_same_data_only(
 
     monkeypatch.setenv("SMG_OVERLAY", str(tmp_path / "other"))
     kept = {path: path.read_bytes() for path in folder.glob("*.*")}
+    shutil.copytree(folder, tmp_path / "on purpose")
     assert tiny.start(folder, agent="svea") == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert re.search(r"overlay images: 4 files, names' hash \w+, not 7 files, names' hash \w+", message)
@@ -310,8 +313,63 @@ def test_the_same_command_goes_on_with_the_same_data_only(
     assert re.search(r"not \d+ procedural", capsys.readouterr().err.splitlines()[-1])
     assert kept == {path: path.read_bytes() for path in folder.glob("*.*")}
 
-    shutil.copytree(folder, tmp_path / "on purpose")
     assert tiny.start(folder, f"data.overlay={json.dumps(str(tmp_path / 'moved'))}", agent="svea") == 0
     assert not any("other data" in line for line in moments.said)
-    assert tiny.resume(tmp_path / "on purpose") == 0
+
+    folder = tmp_path / "on purpose"
+    assert tiny.start(folder, f"data.overlay={json.dumps(str(tmp_path / 'other'))}", agent="svea") == 2
+    command = capsys.readouterr().err.splitlines()[-1].partition("these data: smg ")[2]
+    assert cli.main(shlex.split(command)) == 0
     assert any("goes on with other data: overlay images: 4 files" in line for line in moments.said)
+    assert load_run_config(folder).data.overlay == str(tmp_path / "other")
+    assert json.loads((folder / "provenance.json").read_text())["overlay"]["images"] == 7
+    assert json.loads((folder / "provenance-until-17.json").read_text())["overlay"]["images"] == 4
+
+
+def test_before_anything_is_learnt_data_may_be_forgotten(
+    folder: Path, tmp_path: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "images" / "0.png")
+    moments.at("step", 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert tiny.start(folder, agent="svea") == 75
+    monkeypatch.setenv("SMG_OVERLAY", str(tmp_path / "images"))
+    assert tiny.start(folder, agent="svea") == 0
+    assert json.loads((folder / "provenance.json").read_text())["overlay"]["images"] == 1
+    assert not list(folder.glob("*-until-*"))
+
+
+def test_a_run_that_begins_anew_tells_with_what(folder: Path, moments: Moments):
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    moments.at("step", 3, fail)
+    with pytest.raises(ZeroDivisionError):
+        tiny.start(folder, "checkpoint.every=1h")
+    assert not checkpoint.exists(folder / "checkpoint")
+    assert tiny.resume(folder, "sac.discount=0.5") == 0
+    assert load_run_config(folder).sac.discount == 0.5
+    assert not list(folder.glob("*-until-*"))
+
+
+def test_exported_scores_are_a_finished_run(
+    unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    scores = tmp_path / "scores"
+    assert cli.main(["export", str(unbroken), str(scores), "--scores"]) == 0
+    before = {path: path.read_bytes() for path in scores.glob("*.*")}
+    capsys.readouterr()
+    assert tiny.resume(scores) == 0
+    assert "sac on finger_spin after 24 agent steps" in capsys.readouterr().out
+    assert tiny.resume(scores, "train.steps=30") == 2
+    assert "was exported at step 24, without the checkpoint" in capsys.readouterr().err
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_finished_run_without_its_replay_has_nothing_to_refill(folder: Path, moments: Moments):
+    moments.at("step", 24, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert tiny.start(folder, "checkpoint.replay=none") == 75
+    assert tiny.resume(folder) == 0
+    assert not any("replay_refills_until" in line for line in runs.metrics(folder))
+    assert tiny.resume(folder, "train.steps=30") == 0
+    assert any("no update is left, as the run ends at step 30" in line for line in moments.said)

@@ -260,6 +260,22 @@ def test_strong_draws_every_kind_equally_often(choice):
     assert -180 <= angles.min() < -179 and 179 < angles.max() <= 180 and abs(angles.mean()) < 6
 
 
+@pytest.mark.parametrize(
+    ("spec", "drawn"),
+    [
+        (None, False),
+        ("random_shift", False),
+        ({"name": "random_convolution", "p": 0.5}, False),
+        (["random_shift", {"name": "RandomGrayscale"}], False),
+        ("overlay", True),
+        ("mixture", True),
+        (["random_shift", {"name": "strong", "kinds": "geometric"}], True),
+    ],
+)
+def test_which_augmentations_draw_images_is_known_without_building_them(spec, drawn):
+    assert augment.draws_images(spec) is drawn
+
+
 @pytest.mark.parametrize(("size", "farthest"), [(84, 16), (48, 9)])
 @pytest.mark.parametrize("spec", ["strong", {"name": "strong", "kinds": "geometric", "one_angle": True}])
 def test_strong_moves_a_picture_of_any_size_by_the_same_share(spec, size, farthest):

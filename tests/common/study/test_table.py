@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from common.config.loading import to_yaml
+from common.config.loading import load, to_yaml
 from common.errors import UserError
 from common.study import formats
 from common.study.definition import Study
@@ -622,9 +622,13 @@ def test_settings_that_changed_on_the_way_are_a_mixture(tmp_path: Path) -> None:
     run = planned.runs[0]
     text = to_yaml(run.config)
     earlier = run.folder / "config-until-30.yaml"
-    earlier.write_text(re.sub("steps: 60", "steps: 30", text, count=1))  # a run may be prolonged
-    assert earlier.read_text() != text
+    shorter = load("sac", "walker_walk", "smoke", overrides=["train.steps=30", "train.log_every=5"])
+    earlier.write_text(to_yaml(shorter))  # a run may be prolonged, and its replay with it
+    assert shorter.replay.capacity != run.config.replay.capacity
     assert table_of(planned).blocks
+    earlier.write_text(re.sub(r"overlay_bank: \d+", "overlay_bank: 3", text))
+    with pytest.raises(UserError, match=f"data.overlay_bank: 3 until step 30 of {run.name}"):
+        table_of(planned)
     earlier.write_text(text.replace("discount: 0.99", "discount: 0.9"))
     with pytest.raises(UserError, match=f"sac.discount: 0.9 until step 30 of {run.name}, then 0.99"):
         table_of(planned)
@@ -639,7 +643,9 @@ def test_emptied_replays_and_diverged_simulations_are_named(tmp_path: Path) -> N
     (first.folder / "provenance-until-40.json").write_text(
         json.dumps(PROVENANCE | {"replay_emptied": ["at step 20"]})
     )
-    (first.folder / "provenance.json").write_text(json.dumps(PROVENANCE | {"replay_emptied": ["at step 40"]}))
+    (first.folder / "provenance.json").write_text(
+        json.dumps(PROVENANCE | {"replay_emptied": ["at step 40", 3]})
+    )
     lines = (second.folder / "eval.jsonl").read_text().splitlines()
     episodes = [json.loads(line) for line in lines]
     # Of the last evaluation one, of the first all.
@@ -647,7 +653,7 @@ def test_emptied_replays_and_diverged_simulations_are_named(tmp_path: Path) -> N
         episode["diverged"] = True
     write_lines(second.folder / "eval.jsonl", episodes)
     notes = table_of(planned).notes
-    assert f"Resumed without its replay: {first.name}, at step 20, at step 40." in notes
+    assert f"Resumed without its replay: {first.name}, at step 20, at step 40, 3." in notes
     shown = sum(episode["shift"] == "video_hard" for episode in episodes) // 2
     assert (
         f"The simulation diverged in 1 of {shown} final episodes of {second.name}, whose returns end there."

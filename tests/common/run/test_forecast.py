@@ -49,6 +49,13 @@ def test_what_is_left_is_counted(config, progress: Progress, work: Work):
     assert work_left(config, progress) == work
 
 
+def test_steps_that_refill_a_replay_are_as_quick_as_random_ones(config):
+    refilling = Progress(step=500, burst_done=True, evaluated=300, learn_from=600)
+    assert work_left(config, refilling) == Work(random=100, burst=0, step=400, evaluation=3)
+    to_the_end = Progress(step=950, burst_done=True, evaluated=900, learn_from=1050)
+    assert work_left(config, to_the_end) == Work(random=50, burst=0, step=0, evaluation=1)
+
+
 def test_a_run_that_ends_within_its_random_steps_has_nothing_else(config):
     short = config.model_copy(update={"train": config.train.model_copy(update={"steps": 60})})
     assert work_left(short, Progress()) == Work(random=60, burst=0, step=0, evaluation=1)

@@ -30,8 +30,8 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if program is None or driver is None:
         pytest.skip("needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)")
-    # Run by root, Chromium gives renderers real-time priority. Two that wait for a process without it keep
-    # both cores of a small machine for ever, so what is started from here may not raise any.
+    # Run by root, Chromium gives some threads precedence over all other processes. On a small machine
+    # the tests beside it would wait: what is started from here may not raise any.
     ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_SYS_NICE, 0, 0, 0)
     options = webdriver.ChromeOptions()
     options.binary_location = program

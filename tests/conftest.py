@@ -11,8 +11,8 @@ from selenium import webdriver
 from common.run.signals import STATUS
 from tests.browser import chromium
 
-# Some containers start everything under a real-time policy. Threads that spin while they wait, as a browser's
-# and a matrix product's do, would then keep a core from the thread that they wait for.
+# Whatever started the tests: under a real-time policy threads that spin while they wait, as a browser's and a
+# matrix product's do, would keep a core from the thread that they wait for.
 with suppress(AttributeError, OSError):  # not on Linux; refused
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 

@@ -59,6 +59,13 @@ def test_no_codec_starts_threads(codec: str, pixels: str, tmp_path: Path) -> Non
     assert during == [before] * 24
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="needs Linux")
+def test_writing_a_clip_leaves_the_tests_their_place_in_the_queue(tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+    write_clip(tmp_path / "a.mp4", moving(2), "mp4", "libsvtav1", "yuv420p")
+    assert (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority) == before
+
+
 def test_real_clip_equals_the_benchmarks_frames(
     real_data: Path, keyed_fixture: dict[str, np.ndarray]
 ) -> None:

@@ -19,13 +19,12 @@ from scipy.stats import rankdata
 from common.config.registry import AGENTS
 from common.errors import UserError
 from common.run.records import read_json_lines
+from common.run.weights import TIMES
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "metrics.md"
 NAME = re.compile(r"walker_stand-(?P<agent>\w+)-seed\d+")
 FROM_STEP = 2_000
-TIMES = {"step", "seconds"}
-"""All that metrics.jsonl has in an export of scores."""
 TREND = 0.7
 COLUMN = 2
 
@@ -49,7 +48,7 @@ def collected(runs: Path) -> Values:
             for key, value in line.items():
                 if line["step"] > FROM_STEP and isinstance(value, int | float):
                     series[key].append(value)
-        if series.keys() <= TIMES:
+        if not series.keys() - TIMES:
             raise UserError(f"{folder} has no metrics: it holds scores alone")
         for key, each in series.items():
             values[key][named["agent"]].append(each)

@@ -1,6 +1,5 @@
 """Saying `smg train` again: what a run that is there already goes on with, and whether it has ended."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from common.config.loading import RESOLVED_NAME, load_run_config, to_values
 from common.config.schema import COMPUTING, Config
 from common.errors import UserError
 from common.run import checkpoint, weights
+from common.run.data_sources import folders
 
 FREE = (*COMPUTING, "eval.sheet", "checkpoint.")
 """Keys that say where, how fast and how safely a run computes, not what it learns. They may change."""
@@ -40,10 +40,7 @@ def taken_up(config: Config, folder: Path) -> Config:
     if values.get("agent") != config.agent:
         raise _other(folder, [f"agent is {values.get('agent')!r}, not {config.agent!r}"])
     # The same files may lie in another folder than before: what is in them is compared when the run goes on.
-    moved = [
-        f"data.{name}={json.dumps(here, ensure_ascii=False)}"
-        for name, here in (("root", config.data.root), ("overlay", config.data.overlay))
-    ]
+    moved = folders(config)
     steps = load_run_config(folder, moved, allow_code=True).train.steps
     longer = f"train.steps={max(steps, config.train.steps)}"
     recorded = load_run_config(folder, [*moved, longer], allow_code=True)
@@ -99,9 +96,8 @@ def has_ended(folder: Path, config: Config) -> bool:
         CorruptFile: its checkpoint cannot be read.
     """
     source, steps = folder / "checkpoint", config.train.steps
-    exported = True
-    if checkpoint.exists(source):
-        exported = False
+    exported = not checkpoint.exists(source)
+    if not exported:
         state, _ = checkpoint.load(source, None)
     elif (folder / weights.FILE).exists():
         source = folder / weights.FILE

@@ -1,5 +1,6 @@
 """Which images and clips a run's numbers are of, as its provenance has them."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -39,6 +40,12 @@ def data_sources(config: Config, provenance: Mapping[str, Any], shifts: Iterable
                 f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
             )
     return sources
+
+
+def folders(config: Config) -> list[str]:
+    """The overrides that make another configuration take its data from the folders of this one."""
+    named = {"data.root": config.data.root, "data.overlay": config.data.overlay}
+    return [f"{key}={json.dumps(folder, ensure_ascii=False)}" for key, folder in named.items()]
 
 
 def other_data(config: Config, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

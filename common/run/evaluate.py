@@ -19,7 +19,7 @@ from common.config.shifts import ROBOT_NOTE, ROBOT_TASKS, whole_groups
 from common.envs.processes import EnvironmentDied, EnvPool
 from common.run.console import returns_by_shift
 from common.run.published import Comparison, compared, score_text
-from common.run.records import Record
+from common.run.records import Record, diverged_among
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ def summary_table(records: list[Record], config: Config, warning: str | None = N
     lines.append(f"ours: {ours} of one seed" + ("; paper: mean ± sd over seeds" if shown else ""))
     lines += [f"no paper beside {', '.join(shifts)}: {difference}" for difference, shifts in others.items()]
     lines += [warning] if warning else []
-    if diverged := sum(record.get("diverged") is True for record in records):
+    if diverged := diverged_among(records):
         lines.append(
             f"the simulation diverged in {diverged} of {len(records)} episodes, whose returns end there"
         )

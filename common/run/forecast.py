@@ -35,15 +35,10 @@ class Work(NamedTuple):
     evaluation: int
 
 
-def waits_until(config: Config, progress: Progress) -> int:
-    """The agent step at which updates begin, or begin again after a resume without the replay."""
-    return max(config.train.random_steps, progress.learn_from)
-
-
 def work_left(config: Config, progress: Progress) -> Work:
     """What a run still has to do."""
     train, every = config.train, config.eval.every
-    learning_from = min(waits_until(config, progress), train.steps)
+    learning_from = min(progress.updates_from(train.random_steps), train.steps)
     at_intervals = train.steps // every - progress.evaluated // every
     at_the_end = train.steps % every > 0 and progress.evaluated < train.steps
     has_burst = train.steps > learning_from and not progress.burst_done

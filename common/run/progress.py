@@ -32,3 +32,7 @@ class Progress:
     def learnt(self) -> bool:
         """Whether there has been an update or an evaluation."""
         return self.burst_done or self.updates > 0 or self.evaluated > 0
+
+    def updates_from(self, random_steps: int) -> int:
+        """The agent step from which there are updates, or from which there are again after a refill."""
+        return max(random_steps, self.learn_from)

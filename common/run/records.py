@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType, UnionType
 from typing import Any, Self
@@ -92,6 +92,11 @@ def read_json_lines(path: Path, fields: Mapping[str, type | UnionType] = {}) -> 
                 raise CorruptFile(f"{path}: line {number} has no proper '{name}'")
         records.append(record)
     return records
+
+
+def diverged_among(episodes: Iterable[Record]) -> int:
+    """How many evaluation episodes the simulation itself ended."""
+    return sum(record.get("diverged") is True for record in episodes)
 
 
 def _complete_length(content: bytes) -> int:

@@ -28,7 +28,7 @@ from common.config.registry import is_import_path
 from common.config.schema import Config
 from common.errors import UserError
 from common.run.checkpoint import write_atomically
-from common.run.data_sources import other_data
+from common.run.data_sources import folders, other_data
 from common.run.records import Record, read_json_lines
 
 PACKAGES = (
@@ -140,12 +140,10 @@ class RunFolder:
         assert self.provenance is not None
         changed = "; ".join(other_data(config, recorded_provenance(self.path), self.provenance))
         if changed and self.same_data:
-            folders = {"data.root": config.data.root, "data.overlay": config.data.overlay}
-            these = [f"{key}={json.dumps(folder, ensure_ascii=False)}" for key, folder in folders.items()]
             raise UserError(
                 f"{self.path} holds a run on other data ({changed}): set SMG_DATA and SMG_OVERLAY, or "
                 "data.root and data.overlay, as they were, give another run.dir, or let that run go on with "
-                f"these data: {self.resume_command(config)} {shlex.join(these)}"
+                f"these data: {self.resume_command(config)} {shlex.join(folders(config))}"
             )
         return changed
 

@@ -30,9 +30,9 @@ from common.run.clock import Clock
 from common.run.console import Console
 from common.run.device import load_random_state, random_state
 from common.run.evaluate import FrameObserver
-from common.run.forecast import Forecast, Kind, time_updates, waits_until, work_left
+from common.run.forecast import Forecast, Kind, time_updates, work_left
 from common.run.progress import Progress
-from common.run.records import JsonLines, Record
+from common.run.records import JsonLines, Record, diverged_among
 from common.run.run_folder import REPLAY_EMPTIED, RunFolder, sheet_of
 from common.run.signals import Interruption, Signals
 from common.run.wandb_mirror import WandbMirror
@@ -173,7 +173,8 @@ class Trainer:
         if progress.step % self.config.train.log_every == 0:
             self.log()
         self.console.step(progress.step)
-        self.lap("random" if progress.step <= waits_until(self.config, progress) else "step")
+        waiting = progress.step <= progress.updates_from(self.config.train.random_steps)
+        self.lap("random" if waiting else "step")
 
     def choose_action(self) -> Callable[[], list[float]]:
         """Choose the next step's action, unless that is done: uniform in the first `train.random_steps`, then
@@ -231,8 +232,9 @@ class Trainer:
 
     def learning(self) -> bool:
         """Whether the replay has filled, by the random steps or anew, and holds a batch."""
-        filled = self.progress.step >= waits_until(self.config, self.progress)
-        return filled and len(self.replay) >= self.config.train.batch
+        train, progress = self.config.train, self.progress
+        filled = progress.step >= progress.updates_from(train.random_steps)
+        return filled and len(self.replay) >= train.batch
 
     def burst(self) -> None:
         """The updates that make up for the random steps, in place of one step's update.
@@ -341,7 +343,7 @@ class Trainer:
                 self.explain(self.sheet, records)
         for record in records:
             self.evaluation_log.write({"step": step, "evaluation": number} | record)
-        if diverged := sum(record.get("diverged", False) for record in records):
+        if diverged := diverged_among(records):
             self.console.say(f"the simulation diverged in {diverged} of {len(records)} evaluation episodes")
         self.progress.evaluated = step
         self.console.evaluation(records)

@@ -20,6 +20,8 @@ from common.run.run_folder import EPISODE, EVALUATIONS, refuse_links, sheet_of
 FILE = "weights.pt"
 SCORES = ("provenance*.json", EVALUATIONS, "config-until-*.yaml", RESOLVED_NAME)
 """What tables are made of, but for the time; last the file that makes the folder a run."""
+TIMES = ("step", "seconds")
+"""All that an export of scores keeps of the metrics: the newest of both."""
 RECORDS = (METRICS, *SCORES)
 """What `export` copies beside the weights and the newest sheet."""
 FOLDERS = (("run", "dir"), ("data", "root"), ("data", "overlay"))
@@ -130,7 +132,7 @@ def export(run: Path, folder: Path, scores_only: bool = False) -> None:
             checkpoint.write_atomically(folder / FILE, buffer.getbuffer())
         step, seconds = progress(run)
         if scores_only and seconds is not None:  # of the metrics, what the run took
-            line = json.dumps({"step": step, "seconds": seconds}) + "\n"
+            line = json.dumps(dict(zip(TIMES, (step, seconds), strict=True))) + "\n"
             checkpoint.write_atomically(folder / METRICS, line.encode())
         for pattern in SCORES if scores_only else RECORDS:
             for path in run.glob(pattern):
@@ -145,7 +147,7 @@ def scores_of(folder: Path) -> int | None:
     Raises:
         CorruptFile: a record in it is damaged.
     """
-    trained = any(line.keys() - {"step", "seconds"} for line in read_json_lines(folder / METRICS))
+    trained = any(line.keys() - TIMES for line in read_json_lines(folder / METRICS))
     episodes = read_json_lines(folder / EVALUATIONS, EPISODE)
     return episodes[-1]["step"] if episodes and not trained else None
 

@@ -46,6 +46,7 @@ class FoundRun:
     """A planned run and what its folder holds.
 
     `episodes` are the records of eval.jsonl; those of the last evaluation are complete if the run is done.
+    `earlier` are the provenances of sessions before the last, in order, empty where one cannot be read.
     """
 
     run: PlannedRun
@@ -55,11 +56,22 @@ class FoundRun:
     seconds: float | None = None
     config: Config | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    earlier: tuple[dict[str, Any], ...] = ()
     episodes: tuple[Record, ...] = ()
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """The provenance of each session in order, once for those in a row that had the same."""
+        return [*self.earlier, self.provenance]
+
+    @property
+    def final_episodes(self) -> list[Record]:
+        """The records of the last evaluation."""
+        return [record for record in self.episodes if record["step"] == self.episodes[-1]["step"]]
 
     def final_returns(self, shift: str) -> tuple[float, ...]:
         """Returns of the last evaluation under a shift, by episode."""
-        last = [record for record in self.episodes if record["step"] == self.episodes[-1]["step"]]
+        last = self.final_episodes
         chosen = sorted((r for r in last if r["shift"] == shift), key=lambda record: record["episode"])
         return tuple(float(record["return"]) for record in chosen)
 
@@ -90,7 +102,7 @@ def read(run: PlannedRun, claimed: bool = False) -> FoundRun:
     try:
         config = load_run_config(run.folder, allow_code=run.foreign_code)
         _check_identity(run, config)
-        provenance = _provenance(run.folder)
+        provenance = _provenance(run.folder / PROVENANCE)
         episodes = tuple(_episodes(run.folder, config.seed + config.eval.seed_offset))
         missing = _lacking(config, episodes)
         saved = _saved_step(run.folder)
@@ -100,7 +112,7 @@ def read(run: PlannedRun, claimed: bool = False) -> FoundRun:
     evaluated = episodes[-1]["step"] if episodes else 0  # archived results may come without metrics
     facts: dict[str, Any] = {
         "step": max(step, saved or 0, evaluated), "seconds": seconds, "config": config,
-        "provenance": provenance, "episodes": episodes,
+        "provenance": provenance, "earlier": tuple(_earlier(run.folder)), "episodes": episodes,
     }  # fmt: skip
     reached = f"step {facts['step']} of {config.train.steps}"
     if held:
@@ -161,18 +173,31 @@ def _check_identity(run: PlannedRun, config: Config) -> None:
             raise _Corrupt(f"holds another run: its {key} is {found}, not {planned}")
 
 
-def _provenance(folder: Path) -> dict[str, Any]:
+def _provenance(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / PROVENANCE).read_bytes())
+        found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise _Corrupt(f"provenance.json cannot be read ({error})") from error
+        raise _Corrupt(f"{path.name} cannot be read ({error})") from error
     if not isinstance(found, dict):
-        raise _Corrupt("provenance.json is not a JSON object")
+        raise _Corrupt(f"{path.name} is not a JSON object")
     try:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise _Corrupt(f"provenance.json holds what is no text ({error.reason})") from error
+        raise _Corrupt(f"{path.name} holds what is no text ({error.reason})") from error
     return found
+
+
+def kept_before(folder: Path, pattern: str) -> list[Path]:
+    """Files that a run's resumes kept of sessions before, in order: a step ends each name."""
+    return sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
+
+
+def _earlier(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in kept_before(folder, "provenance-until-*.json"):
+        try:
+            yield _provenance(path)
+        except _Corrupt:
+            yield {}
 
 
 def _episodes(folder: Path, seed: int) -> list[Record]:

@@ -1,19 +1,18 @@
 """The finished runs of a study, and whether they may stand in one table."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from common.config.loading import load_run_config
 from common.config.shifts import ROBOT_TASKS
 from common.errors import UserError
 from common.run.data_sources import data_sources
+from common.run.records import diverged_among
 from common.run.run_folder import REPLAY_EMPTIED
 from common.run.shifts import hardly_shown, recorded_shares
 from common.study.definition import PlannedRun, Study, as_written
-from common.study.folders import FoundRun, State, differences, read
+from common.study.folders import FoundRun, State, differences, kept_before, read
 
 IN_TURN = ", then "
 """Between what was so in earlier sessions of a run and what was in later ones."""
@@ -69,34 +68,11 @@ def collect(study: Study, mix: bool = False) -> Results:
     return Results(study, results.found_runs, (*notes, *_hardly_shown(results)))
 
 
-def sessions(found: FoundRun) -> list[dict[str, Any]]:
-    """The provenance of a run's sessions in order, once for those in a row that had the same.
-
-    What was kept of an earlier session and cannot be read is empty.
-    """
-    kept = []
-    for path in _earlier(found, "provenance-until-*.json"):
-        try:
-            values = json.loads(path.read_bytes())
-            json.dumps(values, ensure_ascii=False).encode()  # which fails where a string is no text
-        except (OSError, ValueError, RecursionError):
-            values = None
-        kept.append(values if isinstance(values, dict) else {})
-    return [*kept, found.provenance]
-
-
-def _earlier(found: FoundRun, pattern: str) -> list[Path]:
-    """Files that a run's resumes kept of sessions before, in order."""
-    return sorted(
-        found.run.folder.glob(pattern), key=lambda path: (len(path.name), path.name)
-    )  # a step ends it
-
-
 def changes(found: FoundRun) -> list[str]:
     """Settings of what is learnt that a resume changed, each in one clause. A run may be prolonged."""
     assert found.config is not None
     clauses = []
-    for path in _earlier(found, "config-until-*.yaml"):
+    for path in kept_before(found.run.folder, "config-until-*.yaml"):
         step = path.stem.rpartition("-")[2]
         try:
             # A replay that kept the whole run does so when that is prolonged.
@@ -125,8 +101,8 @@ def conditions(found: FoundRun, shifts: Iterable[str]) -> dict[str, str]:
         _camera(config.task): str(config.env.camera),
     }
     told: dict[str, list[str]] = {}
-    *earlier, last = sessions(found)
-    for session in (*(kept for kept in earlier if "data" in kept), last):
+    told_of = [session for session in found.earlier if "data" in session]
+    for session in (*told_of, found.provenance):
         for name, text in data_sources(config, session, shifts).items():
             told.setdefault(name, []).append(text)
     values |= {name: IN_TURN.join(dict.fromkeys(texts)) for name, texts in told.items()}
@@ -253,7 +229,7 @@ def _commits(results: Results) -> list[str]:
     """Which code the runs are of, unless all are of one commit with nothing changed."""
     groups: dict[str, list[FoundRun]] = {}
     for found in results.done:
-        commits = dict.fromkeys(map(_commit, sessions(found)))
+        commits = dict.fromkeys(map(_commit, found.sessions))
         groups.setdefault(" and ".join(commits), []).append(found)
     usual = max(groups, key=lambda commits: len(groups[commits]), default="")
     others = {commits: runs for commits, runs in groups.items() if commits != usual}
@@ -274,7 +250,7 @@ def _emptied(results: Results) -> list[str]:
     told = {
         found.run.name: [
             text
-            for session in sessions(found)
+            for session in found.sessions
             if isinstance(texts := session.get(REPLAY_EMPTIED), list)
             for text in map(str, texts)
         ]
@@ -289,9 +265,8 @@ def _diverged(results: Results) -> list[str]:
     """Which final evaluations hold episodes that the simulation itself ended."""
     notes = []
     for found in results.done:
-        last = [record for record in found.episodes if record["step"] == found.episodes[-1]["step"]]
-        counted = [record for record in last if record["shift"] in results.study.shifts]
-        if diverged := sum(record.get("diverged") is True for record in counted):
+        counted = [record for record in found.final_episodes if record["shift"] in results.study.shifts]
+        if diverged := diverged_among(counted):
             notes.append(
                 f"The simulation diverged in {diverged} of {len(counted)} final episodes of "
                 f"{found.run.name}, whose returns end there."

@@ -11,7 +11,7 @@ from common.study import intervals
 from common.study.definition import Study
 from common.study.folders import FoundRun
 from common.study.intervals import Interval, Ranked
-from common.study.results import Results, sessions
+from common.study.results import Results
 
 
 @dataclass(frozen=True)
@@ -386,7 +386,7 @@ def _costs(results: Results) -> tuple[Cost, ...]:
     seconds: dict[tuple[str, str], list[float]] = {}
     for found in results.done:
         if found.seconds is not None:
-            devices = dict.fromkeys(str(each.get("device", "unknown")) for each in sessions(found))
+            devices = dict.fromkeys(str(each.get("device", "unknown")) for each in found.sessions)
             seconds.setdefault((found.run.column, " and ".join(devices)), []).append(found.seconds)
     return tuple(
         Cost(column, device, len(taken), math.fsum(taken) / 3600)

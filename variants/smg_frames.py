@@ -56,7 +56,10 @@ class FramewiseTrunk(Trunk):
     def convolve(self, layers: Layers, pixels: Tensor, relu: Activation) -> Tensor:
         if self.first == 0:
             return super().convolve(layers, pixels, relu)
-        frames = rearrange(pixels, "b (f c) h w -> (b f) c h w", f=self.frames)
-        features = relu(convolved(layers[: self.first], frames, relu))
-        together = rearrange(features, "(b f) c h w -> b (f c) h w", f=self.frames)
-        return convolved(layers[self.first :], together, relu)
+        # Channels are last while frames are taken apart and put together, forward and backward, as the
+        # convolutions want them: each of the two is then one copy instead of two.
+        frames = rearrange(pixels, "b (f c) h w -> (b f) h w c", f=self.frames)
+        features = relu(convolved(layers[: self.first], rearrange(frames, "n h w c -> n c h w"), relu))
+        features = rearrange(features, "n c h w -> n h w c")
+        together = rearrange(features, "(b f) h w c -> b h w (f c)", f=self.frames)
+        return convolved(layers[self.first :], rearrange(together, "b h w c -> b c h w"), relu)

@@ -26,6 +26,7 @@ from common.study.formats import FORMATS, markdown
 from common.study.results import collect
 from common.study.runner import Attempt, Runner, check_folders, say, shard_of
 from common.study.table import build
+from common.study.texts import plural
 
 SUFFIXES = {"markdown": ".md", "csv": ".csv", "latex": ".tex"}
 
@@ -179,7 +180,7 @@ def _emit(text: str, output: str | None) -> None:
 def summary(found_runs: Sequence[FoundRun]) -> str:
     """How many runs are in which state."""
     counts = Counter(found.state for found in found_runs)
-    return f"{len(found_runs)} runs: " + ", ".join(
+    return f"{plural(len(found_runs), 'run')}: " + ", ".join(
         f"{counts[state]} {state}" for state in State if counts[state]
     )
 

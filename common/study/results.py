@@ -125,7 +125,7 @@ def mixtures(results: Results) -> list[str]:
     reasons = []
     for name, groups in values.items():
         if len(groups) > 1 or any(IN_TURN in value for value in groups):
-            parts = [f"{value} in {len(runs)} runs such as {runs[0]}" for value, runs in groups.items()]
+            parts = [f"{value} in {_examples(runs)}" for value, runs in groups.items()]
             reasons.append(f"{name}: {', but '.join(parts)}")
     reasons += _unplanned_lengths(results)
     reasons += [clause for found in results.done for clause in changes(found)]
@@ -139,6 +139,11 @@ def mixtures(results: Results) -> list[str]:
                 for key, one, two in differences(cell[0].config, found.config):
                     reasons.append(f"{key}: {one} in {cell[0].run.name}, but {two} in {found.run.name}")
     return reasons
+
+
+def _examples(runs: list[str]) -> str:
+    """`walker_walk/smg/seed0`, or `3 runs such as` that."""
+    return runs[0] if len(runs) == 1 else f"{len(runs)} runs such as {runs[0]}"
 
 
 def _unplanned_lengths(results: Results) -> list[str]:

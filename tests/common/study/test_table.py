@@ -435,15 +435,15 @@ def test_what_a_table_leaves_out_of_its_averages_is_said_in_latex_too(tmp_path: 
     assert "Averages, IQM and P are over finger\\_spin.\nThe mean of Kendall's $\\tau$ is over walker" in text
 
 
+ELEVEN = "11 runs such as walker_walk/sac/seed0"
+
+
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("env.model=smg", "model variant: dmcgb in 11 runs such as walker_walk/sac/seed0, but smg in 1 runs"),
-        (
-            "eval.episodes=3",
-            "episodes: 1 per seed in 11 runs such as walker_walk/sac/seed0, but 3 per seed in 1",
-        ),
-        ("eval.clips=[0, 4]", "clips shown: all in 11 runs such as walker_walk/sac/seed0, but 0 to 4 in 1"),
+        ("env.model=smg", f"model variant: dmcgb in {ELEVEN}, but smg in finger_spin/smg/seed1"),
+        ("eval.episodes=3", f"episodes: 1 per seed in {ELEVEN}, but 3 per seed in finger_spin/smg/seed1"),
+        ("eval.clips=[0, 4]", f"clips shown: all in {ELEVEN}, but 0 to 4 in finger_spin/smg/seed1"),
         (
             "optim.actor.lr=0.01",
             "optim.actor.lr: 0.001 in finger_spin/smg/seed0, but 0.01 in finger_spin/smg/seed1",
@@ -479,9 +479,7 @@ def test_presets_do_not_mix(tmp_path: Path) -> None:
     planned = written(tmp_path)
     other = study(tmp_path, "preset=laptop").runs[0]
     write_run(other, steps=[other.config.train.steps])
-    with pytest.raises(
-        UserError, match="preset: laptop in 1 runs such as walker_walk/sac/seed0, but smoke in 11"
-    ):
+    with pytest.raises(UserError, match="preset: laptop in walker_walk/sac/seed0, but smoke in 11"):
         table_of(planned)
 
 
@@ -565,9 +563,7 @@ def test_cameras_of_one_task_do_not_mix(tmp_path: Path) -> None:
     planned = study(tmp_path, text=text)
     for run in planned.runs:
         write_run(run)
-    with pytest.raises(
-        UserError, match=r"camera of robot_reach: .* but first_person in 1 runs such as robot_reach/drq"
-    ):
+    with pytest.raises(UserError, match=r"camera of robot_reach: .* but first_person in robot_reach/drq"):
         table_of(planned)
     # Tasks may have cameras of their own.
     changed = text.replace("[robot_reach, robot_peg_in_box]", "{robot_reach: {env: {camera: first_person}}}")
@@ -590,7 +586,7 @@ def test_photographs_and_procedural_overlays_do_not_mix(tmp_path: Path) -> None:
     chosen = [run for run in planned.runs if run.column == "smg"]
     for run in chosen:
         write_run(run, provenance=overlay("photographs", "one" if run is chosen[0] else "two"))
-    with pytest.raises(UserError, match="overlay images: 9 files, names' hash one in 1 runs"):
+    with pytest.raises(UserError, match=r"overlay images: 9 files, names' hash one in \w+/smg/seed0, but"):
         table_of(planned)
 
 

@@ -62,6 +62,7 @@ def main() -> None:
 
 def table(results: Results) -> str:
     """Returns by agent and shift, and what each run took."""
+    seeds = sorted({found.run.seed for found in results.done})
     rows = {"random": (random_returns(settings(results.done[0])), "")}
     for column in results.study.columns:
         cell = results.done_in(results.study.tasks[0], column)
@@ -73,11 +74,10 @@ def table(results: Results) -> str:
         means = {
             shift: statistics.fmean(map(statistics.fmean, by_seed)) for shift, by_seed in returns.items()
         }
-        cells = [f"{means[shift]:.0f}{spread_text(returns[shift])}" for shift in SHIFTS]
+        cells = [f"{means[shift]:.0f}{spread_text(returns[shift], len(seeds) > 1)}" for shift in SHIFTS]
         share = f"{means['video_hard'] / means['train']:.2f}"
         lines.append(f"{name:<8}" + "".join(f"{cell:>16}" for cell in cells) + f"{share:>10}{wall:>17}")
     config = settings(results.done[0])
-    seeds = sorted({found.run.seed for found in results.done})
     spread = "sd over seed means" if len(seeds) > 1 else f"sd over {config.eval.episodes} episodes"
     lines.append(
         f"{results.study.tasks[0]}, {config.train.steps:,} agent steps, seeds {', '.join(map(str, seeds))}, "
@@ -96,9 +96,9 @@ def wall_text(cell: list[FoundRun]) -> str:
     return f"{statistics.fmean(known) / 60:.0f} min{counted}"
 
 
-def spread_text(by_seed: list[tuple[float, ...]]) -> str:
-    """± the standard deviation over seeds' means, of one seed over its episodes; empty for one value."""
-    values = [statistics.fmean(returns) for returns in by_seed] if len(by_seed) > 1 else by_seed[0]
+def spread_text(by_seed: list[tuple[float, ...]], over_seeds: bool) -> str:
+    """± the standard deviation over seeds' means, or over the episodes of one seed; empty for one value."""
+    values = [statistics.fmean(returns) for returns in by_seed] if over_seeds else by_seed[0]
     return f" ± {statistics.stdev(values):.0f}" if len(values) > 1 else ""
 
 

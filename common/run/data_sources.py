@@ -17,8 +17,7 @@ def data_sources(config: Config, provenance: Mapping[str, Any], shifts: Iterable
     """
     sources = {}
     overlay = provenance.get("overlay")
-    draws = agent_class(config.agent).DRAWS_IMAGES or draws_images(config.augmentation)
-    if isinstance(overlay, dict) and draws:
+    if isinstance(overlay, dict) and draws_overlays(config):
         # Procedural images differ from seed to seed, photographs must not.
         procedural = overlay.get("source") == "procedural"
         names = "procedural" if procedural else f"files, names' hash {str(overlay.get('sha256'))[:16]}"
@@ -40,6 +39,11 @@ def data_sources(config: Config, provenance: Mapping[str, Any], shifts: Iterable
                 f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
             )
     return sources
+
+
+def draws_overlays(config: Config) -> bool:
+    """Whether overlay images are part of what an agent learns from."""
+    return agent_class(config.agent).DRAWS_IMAGES or draws_images(config.augmentation)
 
 
 def folders(config: Config) -> list[str]:

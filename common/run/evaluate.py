@@ -7,8 +7,8 @@ once and however many processes they are spread over.
 
 import logging
 import statistics
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -212,12 +212,18 @@ class Evaluator:
             self._pool = None
 
 
-def summary_table(records: list[Record], config: Config, warning: str | None = None) -> str:
+def summary_table(
+    records: list[Record],
+    config: Config,
+    provenance: Mapping[str, Any],
+    warning: str | None = None,
+) -> str:
     """Returns per shift as text, beside the paper's number where the run meets its conditions.
 
     Args:
         records: of one evaluation.
-        config: the run's.
+        config: the run's, with as many steps as it had when it was evaluated.
+        provenance: tells the images that it learnt from and the clips that it was evaluated on.
         warning: what else to know of the numbers, in a line.
     """
     by_shift = returns_by_shift(records)
@@ -228,9 +234,7 @@ def summary_table(records: list[Record], config: Config, warning: str | None = N
     for shift, returns in by_shift.items():
         episodes = len(returns)
         spread = f" ± {statistics.stdev(returns):<5.1f}" if episodes > 1 else " " * 8
-        backgrounds = (str(record.get("background")) for record in records if record["shift"] == shift)
-        procedural = any(name.startswith("procedural/") for name in backgrounds)
-        found = compared(config, shift, procedural=procedural)
+        found = compared(config, shift, provenance=provenance)
         paper = "-"
         if found is not None and found.unmet:
             others.setdefault(_difference(found), []).append(shift)

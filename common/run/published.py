@@ -16,8 +16,10 @@ from pydantic import Field
 from common.config.loading import load
 from common.config.registry import agent_class
 from common.config.schema import COMPUTING, Config, Positive, Section
-from common.config.shifts import clips_of, presets_of
+from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS, clips_of, presets_of
 from common.config.yaml_files import flattened, read_mapping
+from common.envs.procedural import CLIPS, PRESETS
+from common.run.data_sources import draws_overlays
 
 PATH = Path(__file__).with_name("published.yaml")
 
@@ -107,7 +109,7 @@ def compared(
     shift: str,
     published_name: str | None = None,
     column: str | None = None,
-    procedural: bool = False,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Comparison | None:
     """The printed score that is nearest to a run's settings, and the conditions that the run does not meet.
 
@@ -119,7 +121,7 @@ def compared(
         shift: that it was evaluated under.
         published_name: of the only table to look at; by default all are.
         column: the run's in that table; one of another name counts only if the run meets all its conditions.
-        procedural: whether backgrounds were made here rather than the benchmark's.
+        provenance: the run's, whose images and clips count; by default they are taken to be the papers'.
 
     Returns:
         None if no table prints a score of the run's method, task and shift.
@@ -129,7 +131,7 @@ def compared(
         for printed, (owner, values) in _row(name, config.task, shift).items():
             if not _same_method(config, owner, printed):
                 continue
-            unmet = tuple(_unmet(config, owner, printed, shift, procedural))
+            unmet = (*_unmet(config, owner, printed, shift), *_unmet_data(config, shift, provenance or {}))
             if unmet and column not in (None, printed):
                 continue
             conditions, _ = _reference(owner, config.task, printed)
@@ -222,6 +224,9 @@ _WORDS = {
     "env.model": "models {}",
     "eval.clips": "{} clips of video_hard",
     "backgrounds": "{} backgrounds",
+    "overlay images": "{} as overlay images",
+    **{f"clips of {shift}": f"{{}} clips of {shift}" for shift in VIDEO_SHIFTS},
+    **{f"presets of {shift}": f"{{}} presets of {shift}" for shift in COLOR_SHIFTS},
     "settings": "settings {}",
 }
 
@@ -253,7 +258,7 @@ _INDIFFERENT = (
 )  # fmt: skip
 
 
-def _unmet(config: Config, published_name: str, column: str, shift: str, procedural: bool) -> Iterator[Unmet]:
+def _unmet(config: Config, published_name: str, column: str, shift: str) -> Iterator[Unmet]:
     conditions, reference = _reference(published_name, config.task, column)
     if not conditions:
         yield Unmet("settings", "that are not stated", config.preset)
@@ -267,8 +272,29 @@ def _unmet(config: Config, published_name: str, column: str, shift: str, procedu
             yield Unmet(key, wanted, found)
     if clips_of(shift) == "video_hard" and config.eval.clips is not None:
         yield Unmet("eval.clips", "all", "{} to {}".format(*config.eval.clips))
-    if procedural and (clips_of(shift) or presets_of(shift)):
+
+
+def _unmet_data(config: Config, shift: str, provenance: Mapping[str, Any]) -> Iterator[Unmet]:
+    """What all printed scores are of: photographs as overlay images, and the whole benchmark as backgrounds.
+
+    Whatever else a damaged provenance holds meets it.
+    """
+    overlay, data = (_mapping(provenance.get(key)) for key in ("overlay", "data"))
+    if overlay.get("source") == "procedural" and draws_overlays(config):
+        yield Unmet("overlay images", "photographs", "procedural")
+    sources = [source for source in (clips_of(shift), presets_of(shift)) if source is not None]
+    if sources and data.get("source") == "procedural":
         yield Unmet("backgrounds", "the benchmark's", "procedural")
+        return
+    for source in sources:
+        kind, whole = ("clips", CLIPS[source]) if source in CLIPS else ("presets", PRESETS)
+        count = _mapping(data.get(source)).get(kind)
+        if isinstance(count, int) and count < whole:
+            yield Unmet(f"{kind} of {source}", whole, count)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _same_method(config: Config, published_name: str, column: str) -> bool:

@@ -5,9 +5,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from common import gl
 from common.config.schema import Config
+from common.envs.backgrounds import data_summary
 from common.envs.processes import EnvironmentDied
 from common.errors import UserError
 from common.rl.sac import SAC
@@ -19,6 +21,7 @@ from common.run.foreground import mean_background
 from common.run.masked import Masking, OwnMask, TrueMask, check_masks
 from common.run.nvidia import training_gpu
 from common.run.records import JsonLines, Record
+from common.run.run_folder import recorded_provenance
 from common.run.shifts import hardly_shown, shift_shares
 from common.run.trained import load_agent
 
@@ -45,11 +48,20 @@ def evaluate_run(config: Config, folder: Path, masks: Sequence[str] = ()) -> int
             how = {} if mask is None else {"mask": mask}
             for record in found:
                 log.write({"step": step, "evaluation": 0} | how | record)
-    print(f"\n{config.agent} on {config.task} after {step} agent steps")
-    print(summary_table(records, config, hardly_shown(config.task, shares)))
+    sources = recorded_provenance(folder) | {"data": data_summary(config.data.root)}
+    print(report(records, config, step, sources, hardly_shown(config.task, shares)))
     if masked:
         print(masked_table(records, masked))
     return 0
+
+
+def report(
+    records: list[Record], config: Config, step: int, provenance: Mapping[str, Any], warning: str | None
+) -> str:
+    """The table of an evaluation after `step` agent steps, which may be fewer than the run is to have."""
+    trained = config.model_copy(update={"train": config.train.model_copy(update={"steps": step})})
+    heading = f"\n{config.agent} on {config.task} after {step} agent steps\n"
+    return heading + summary_table(records, trained, provenance, warning)
 
 
 def _masked(config: Config, agent: SAC, masks: Sequence[str]) -> dict[str, list[Record]]:

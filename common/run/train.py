@@ -112,6 +112,7 @@ def final_report(config: Config, folder: Path) -> str:
     records = read_json_lines(folder / "eval.jsonl", EPISODE)
     last = [record for record in records if record["step"] == records[-1]["step"]]
     heading = f"{config.agent} on {config.task} after {config.train.steps} agent steps"
-    warning = hardly_shown(config.task, recorded_shares(recorded_provenance(folder)))
-    table = summary_table(last, config, warning) if last else "its evaluations are lost"
+    found = recorded_provenance(folder)
+    warning = hardly_shown(config.task, recorded_shares(found))
+    table = summary_table(last, config, found, warning) if last else "its evaluations are lost"
     return f"\n{heading}\n{table}\n\nrun folder: {folder}"

@@ -76,11 +76,16 @@ class FoundRun:
         return tuple(float(record["return"]) for record in chosen)
 
     def evaluations(self, shift: str) -> list[tuple[int, float]]:
-        """(agent step, mean return) of every evaluation under a shift."""
+        """(agent step, mean return) of every complete evaluation under a shift."""
         returns: dict[int, list[float]] = {}
         for record in self.episodes:
             if record["shift"] == shift:
                 returns.setdefault(record["step"], []).append(record["return"])
+        # Only the last can have been cut short.
+        if self.state is not State.DONE and self.config is not None and returns:
+            last = max(returns)
+            if len(returns[last]) < self.config.eval.episodes:
+                del returns[last]
         return [(step, math.fsum(values) / len(values)) for step, values in sorted(returns.items())]
 
 

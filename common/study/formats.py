@@ -35,6 +35,7 @@ from common.study.texts import (
     common_counts,
     cost_texts,
     counts_all,
+    counts_text,
     difference_text,
     lead_text,
     left_out_notes,
@@ -83,7 +84,7 @@ def _cell_lines(table: Table, block: Block) -> tuple[list[str], list[list[str]]]
             if not cell.planned and not cell.returns:
                 continue
             ours = ours_text(cell, block.digits, counted=False)
-            line = [label, column, f"**{ours}**" if index in highest else ours, _counts(cell)]
+            line = [label, column, f"**{ours}**" if index in highest else ours, counts_text(cell, " × ")]
             if printed:
                 line.append(paper_text(cell) or MISSING)
             if differing:
@@ -91,14 +92,6 @@ def _cell_lines(table: Table, block: Block) -> tuple[list[str], list[list[str]]]
             lines.append(line)
             label = ""
     return head, lines
-
-
-def _counts(cell: Cell) -> str:
-    """`2 × 10`; seeds that differ in episodes one by one."""
-    episodes = [len(returns) for returns in cell.returns]
-    if len(set(episodes)) > 1:
-        return " + ".join(f"1 × {count}" for count in episodes)
-    return f"{len(episodes)} × {episodes[0]}" if episodes else MISSING
 
 
 def _lead_table(table: Table, block: Block) -> list[str]:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.config.shifts import ROBOT_TASKS, whole_groups
@@ -32,9 +32,10 @@ class Cell:
         return tuple(map(statistics.fmean, self.returns))
 
     @property
-    def episodes(self) -> int:
-        """Episodes per seed, at most."""
-        return max(map(len, self.returns), default=0)
+    def episodes(self) -> int | None:
+        """Episodes per seed; None if seeds differ or there is none."""
+        counts = set(map(len, self.returns))
+        return counts.pop() if len(counts) == 1 else None
 
     @property
     def mean(self) -> float | None:
@@ -308,17 +309,12 @@ def _comparison(
     published_name = results.study.published
     if published_name is None:
         return None
-    made = [(found.config, _procedural(found.provenance)) for found in found_runs if found.config]
-    planned = [(run.config, False) for run in results.study.runs if (run.task, run.column) == (task, column)]
+    made = [(found.config, session) for found in found_runs if found.config for session in found.sessions]
+    planned = [(run.config, {}) for run in results.study.runs if (run.task, run.column) == (task, column)]
     cases = made or planned[:1]
-    each = [compared(config, shift, published_name, column, procedural) for config, procedural in cases]
+    each = [compared(config, shift, published_name, column, session) for config, session in cases]
     known = [comparison for comparison in each if comparison is not None]
     return max(known, key=lambda comparison: len(comparison.unmet)) if len(known) == len(each) > 0 else None
-
-
-def _procedural(provenance: Mapping[str, object]) -> bool:
-    data = provenance.get("data")
-    return isinstance(data, dict) and data.get("source") == "procedural"
 
 
 def _means_over(results: Results, task: str, column: str, rows: list[Row]) -> list[float]:

@@ -25,8 +25,15 @@ def legend(table: Table) -> str:
 def common_counts(table: Table) -> tuple[int, int]:
     """Seeds, and episodes per seed, of every cell; zeros if cells differ or there is none."""
     cells = [cell for block in table.blocks for row in block.rows for cell in row.cells if cell.scores]
-    counts = {(len(cell.scores), cell.episodes) for cell in cells}
-    return counts.pop() if len(counts) == 1 else (0, 0)
+    counts = {(len(cell.scores), cell.episodes or 0) for cell in cells}
+    return counts.pop() if len(counts) == 1 and all(cell.episodes for cell in cells) else (0, 0)
+
+
+def counts_text(cell: Cell, times: str = "×") -> str:
+    """`2×10`, seeds and their episodes; `1×5 + 1×2` if seeds differ."""
+    if cell.episodes is not None:
+        return f"{len(cell.returns)}{times}{cell.episodes}"
+    return " + ".join(f"1{times}{len(returns)}" for returns in cell.returns) or MISSING
 
 
 def block_notes(block: Block) -> list[str]:
@@ -86,7 +93,7 @@ def ours_text(cell: Cell, digits: int, counted: bool) -> str:
     text = number(cell.mean, digits)
     if cell.deviation is not None:
         text += f" ± {number(cell.deviation, digits)}"
-    return f"{text} ({len(cell.scores)}×{cell.episodes})" if counted else text
+    return f"{text} ({counts_text(cell)})" if counted else text
 
 
 def paper_text(cell: Cell) -> str:

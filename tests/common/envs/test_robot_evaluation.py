@@ -29,5 +29,5 @@ def test_records_hold_the_tasks_reports_at_the_episodes_end() -> None:
 
 def test_tables_warn_against_comparing_raw_scores() -> None:
     records = [{"shift": "test1", "return": 100.0}]
-    assert "another arm" in summary_table(records, load("smg", "robot_peg_in_box", "paper"))
-    assert "another arm" not in summary_table(records, load("smg", "walker_walk", "paper"))
+    assert "another arm" in summary_table(records, load("smg", "robot_peg_in_box", "paper"), {})
+    assert "another arm" not in summary_table(records, load("smg", "walker_walk", "paper"), {})

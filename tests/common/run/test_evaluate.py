@@ -4,6 +4,7 @@ import torch
 
 from common.config.loading import load
 from common.run.evaluate import Evaluator, mean_actions, summary_table
+from common.run.reevaluate import report
 from tests import released
 
 ARGUMENTS = {"task": "walker_walk", "action_repeat": 8, "episode_steps": 64, "seed": 3}
@@ -58,13 +59,13 @@ def evaluated(**returns):
 
 
 def row(table, shift):
-    [line] = [line for line in table.splitlines() if line.split()[0] == shift]
+    [line] = [line for line in table.splitlines() if line.split()[:1] == [shift]]
     return " ".join(line.split()[1:])
 
 
 def test_table_shows_mean_spread_and_the_papers_number():
     table = summary_table(
-        evaluated(train=[3.0, 5.0], video_hard=[700.0, 800.0]), load("smg", "walker_walk", "paper")
+        evaluated(train=[3.0, 5.0], video_hard=[700.0, 800.0]), load("smg", "walker_walk", "paper"), {}
     )
     assert row(table, "train") == "4.0 ± 1.4 -"
     assert row(table, "video_hard") == "750.0 ± 70.7 814 ± 51 (SMG poster)"
@@ -73,12 +74,14 @@ def test_table_shows_mean_spread_and_the_papers_number():
 
 def test_table_shows_no_score_of_another_protocol_and_says_why():
     table = summary_table(
-        evaluated(train=[3.0, 5.0], video_easy=[1.0, 1.0]), load("sgqn", "finger_spin", "paper")
+        evaluated(train=[3.0, 5.0], video_easy=[1.0, 1.0]), load("sgqn", "finger_spin", "paper"), {}
     )
     assert row(table, "train") == "4.0 ± 1.4 -"
     assert row(table, "video_easy") == "1.0 ± 0.0 956 ± 26 (SGQN table 5)"
     assert "no paper beside train: SGQN table 2 is of action repeat 4 (here 2)" in table
-    laptop = summary_table(evaluated(train=[1.0], video_easy=[1.0]), load("sgqn", "walker_walk", "laptop"))
+    laptop = summary_table(
+        evaluated(train=[1.0], video_easy=[1.0]), load("sgqn", "walker_walk", "laptop"), {}
+    )
     assert (
         "no paper beside train: SGQN table 2 is of 500,000 agent steps (here 15,000), batch 128 (here 64) "
         in laptop
@@ -89,15 +92,15 @@ def test_table_shows_no_score_of_another_protocol_and_says_why():
 def test_table_says_how_many_episodes_the_simulation_ended():
     records = evaluated(train=[900.0, 3.0], video_hard=[800.0, 700.0])
     config = load("smg", "walker_walk", "paper")
-    assert "diverged" not in summary_table(records, config)
+    assert "diverged" not in summary_table(records, config, {})
     records[1]["diverged"] = True
-    assert summary_table(records, config).endswith(
+    assert summary_table(records, config, {}).endswith(
         "the simulation diverged in 1 of 4 episodes, whose returns end there"
     )
 
 
 def test_one_episode_has_no_deviation():
-    table = summary_table(evaluated(train=[3.0], video_hard=[4.0]), load("smg", "walker_walk", "paper"))
+    table = summary_table(evaluated(train=[3.0], video_hard=[4.0]), load("smg", "walker_walk", "paper"), {})
     assert row(table, "train") == "3.0 -"
     assert row(table, "video_hard") == "4.0 814 ± 51 (SMG poster)"
     assert "ours: one episode of one seed" in table
@@ -111,7 +114,7 @@ def test_table_has_means_over_complete_kinds_of_shifts_apart():
     config = load("smg", "walker_walk", "paper")
     names = ("color_easy", "color_hard", "video_easy", "video_hard", "color_video_easy", "color_video_hard")
     photometric = {name: [100.0 * number, 300.0] for number, name in enumerate(names)}
-    table = summary_table(evaluated(train=[3.0, 5.0], rotate_easy=[7.0, 9.0], **photometric), config)
+    table = summary_table(evaluated(train=[3.0, 5.0], rotate_easy=[7.0, 9.0], **photometric), config, {})
     assert row(table, "color_video_hard") == "400.0 ± 141.4 -"
     # (0 + 100 + 200 + 300 + 400 + 500) / 6 = 250 with 300
     assert "\nmean over the 6 photometric shifts: 275.0\n" in table
@@ -120,15 +123,29 @@ def test_table_has_means_over_complete_kinds_of_shifts_apart():
     assert {line.rindex(word) for line, word in zip(rows[:2], "--", strict=True)} == {head.index("paper")}
 
 
-def test_table_says_of_procedural_backgrounds():
-    records = [record | {"background": "procedural/3"} for record in evaluated(video_hard=[1.0, 2.0])]
-    assert "benchmark's backgrounds (here procedural)" in summary_table(
-        records, load("smg", "walker_walk", "paper")
+def test_table_shows_no_score_beside_other_data():
+    config = load("smg", "walker_walk", "paper")
+    provenance = {"data": {"source": "procedural"}, "overlay": {"source": "procedural"}}
+    table = summary_table(evaluated(video_hard=[1.0, 2.0]), config, provenance)
+    assert row(table, "video_hard").endswith(" -")
+    assert table.endswith(
+        "no paper beside video_hard: SMG poster is of photographs as overlay images (here procedural), "
+        "the benchmark's backgrounds (here procedural)"
     )
 
 
+def test_a_score_stands_only_beside_weights_that_learnt_as_long():
+    config = load("smg", "walker_walk", "paper")
+    early = report(evaluated(video_hard=[220.0]), config, 20_000, {}, None)
+    assert early.startswith("\nsmg on walker_walk after 20000 agent steps\nshift")
+    assert row(early, "video_hard") == "220.0 -"
+    assert "SMG poster is of 500,000 agent steps (here 20,000)" in early
+    late = report(evaluated(video_hard=[220.0]), config, 500_000, {}, None)
+    assert row(late, "video_hard") == "220.0 814 ± 51 (SMG poster)"
+
+
 def test_table_ends_with_what_else_to_know():
-    table = summary_table(evaluated(video_easy=[1.0]), load("smg", "walker_walk", "smoke"), "Beware.")
+    table = summary_table(evaluated(video_easy=[1.0]), load("smg", "walker_walk", "smoke"), {}, "Beware.")
     assert table.endswith("\nBeware.")
 
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -158,11 +159,63 @@ def test_the_condition_that_fails_is_named() -> None:
     assert in_words("env.action_axes", "xyz") == "actions xyz"
 
 
-def test_procedural_backgrounds_are_not_the_benchmarks() -> None:
-    config = load("sgqn", "walker_walk", "paper")
-    for shift, count in (("video_hard", 1), ("train", 0)):
-        found = compared(config, shift, procedural=True)
-        assert found is not None and len(found.unmet) == count
+WHOLE = {
+    "source": "files",
+    "video_easy": {"clips": 10},
+    "video_hard": {"clips": 100},
+    "color_easy": {"presets": 100},
+    "color_hard": {"presets": 100},
+}
+
+
+@pytest.mark.parametrize(
+    ("agent", "shift", "overlay", "data", "unmet"),
+    [
+        ("svea", "video_hard", "photographs", WHOLE, []),
+        ("svea", "video_hard", "procedural", WHOLE, ["photographs as overlay images (here procedural)"]),
+        ("sgqn", "train", "procedural", WHOLE, ["photographs as overlay images (here procedural)"]),
+        ("drq", "video_easy", "procedural", WHOLE, []),  # it draws none
+        (
+            "smg",
+            "video_hard",
+            "photographs",
+            WHOLE | {"video_hard": {"clips": 1}},
+            ["100 clips of video_hard (here 1)"],
+        ),
+        ("smg", "video_hard", "photographs", WHOLE | {"video_easy": {"clips": 1}}, []),
+        (
+            "drq",
+            "video_easy",
+            "photographs",
+            WHOLE | {"video_easy": {"clips": 4}},
+            ["10 clips of video_easy (here 4)"],
+        ),
+        (
+            "sgqn",
+            "color_easy",
+            "photographs",
+            WHOLE | {"color_easy": {"presets": 0}},
+            ["100 presets of color_easy (here 0)"],
+        ),
+        (
+            "drq",
+            "video_easy",
+            "photographs",
+            WHOLE | {"source": "procedural"},
+            ["the benchmark's backgrounds (here procedural)"],
+        ),
+        ("sgqn", "train", "photographs", WHOLE | {"source": "procedural"}, []),
+        ("svea", "video_hard", "photographs", ["damaged"], []),
+    ],
+)
+def test_other_images_or_fewer_clips_than_the_papers_meet_no_condition(
+    agent: str, shift: str, overlay: str, data: Any, unmet: list[str]
+) -> None:
+    config = load(agent, "walker_walk", "paper")
+    provenance = {"overlay": {"source": overlay}, "data": data}
+    whole, found = compared(config, shift), compared(config, shift, provenance=provenance)
+    assert whole is not None and found is not None
+    assert [str(each) for each in found.unmet if each not in whole.unmet] == unmet
 
 
 def test_an_ablation_is_never_beside_the_whole_methods_score() -> None:

@@ -68,6 +68,20 @@ def test_a_half_written_last_line_is_an_episode_that_is_not_there(run: PlannedRu
     assert found.detail == "final evaluation has 0 of 1 episodes under video_hard"
 
 
+def test_an_evaluation_cut_short_is_no_point_of_the_curve(tmp_path: Path) -> None:
+    run = study(tmp_path, "eval.episodes=2").runs[0]
+    write_run(run)
+    records = evaluations(run, {"train": [1.0, 3.0]}, [30]) + evaluations(run, {"train": [8.0, 9.0]}, [60])
+    write_lines(run.folder / "eval.jsonl", records[:-1])
+    found = read(run)
+    cut, whole = records[-1]["shift"], records[-3]["shift"]
+    assert found.state is State.UNFINISHED and cut != whole
+    assert [step for step, _ in found.evaluations(cut)] == [30]
+    assert [step for step, _ in found.evaluations(whole)] == [30, 60]
+    write_lines(run.folder / "eval.jsonl", records)
+    assert [step for step, _ in read(run).evaluations(cut)] == [30, 60]
+
+
 def test_an_evaluated_run_whose_last_weights_were_not_saved_is_unfinished(run: PlannedRun) -> None:
     write_run(run)
     (run.folder / "checkpoint").mkdir()

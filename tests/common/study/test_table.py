@@ -465,6 +465,22 @@ def test_runs_that_differ_are_refused_and_mixed_only_on_demand(
     assert any(reason in note for note in table.notes)
 
 
+@pytest.mark.parametrize("seeds", ["one seed", "a seed of every cell"])
+def test_seeds_of_unequal_episodes_are_counted_one_by_one(tmp_path: Path, seeds: str) -> None:
+    planned = written(tmp_path)
+    longer = [run for run in study(tmp_path, "eval.episodes=3").runs if run.seed == 1]
+    for run in longer if seeds == "a seed of every cell" else longer[-1:]:
+        write_run(run, {"video_hard": [44.0] * 3})
+    table = table_of(planned, mix=True)
+    text = formats.markdown(table)
+    assert "seeds × episodes beside each" in text and "| 1 × 1 + 1 × 3 |" in text
+    assert "in every cell" not in text + formats.latex(table)
+    assert r"(1$\times$1 + 1$\times$3)" in formats.latex(table)
+    lines = list(csv.DictReader(io.StringIO(formats.comma_separated(table))))
+    [cell] = [line for line in lines if (line["task"], line["agent"]) == ("finger_spin", "smg")]
+    assert (cell["seeds"], cell["episodes_per_seed"]) == ("2", "")
+
+
 def test_procedural_backgrounds_do_not_mix_with_clips(tmp_path: Path) -> None:
     planned = written(tmp_path)
     data = {"source": "procedural", "video_hard": {"clips": 100, "hash": None}}

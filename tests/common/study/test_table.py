@@ -626,7 +626,12 @@ def test_data_that_changed_on_the_way_are_a_mixture(tmp_path: Path) -> None:
     assert "overlay images: 9 procedural, then 9 files, names' hash names in 4 runs" in str(refusal.value)
     backgrounds = "backgrounds of video_hard: procedural, 10 clips, then files, 100 clips, hash bb in 12 runs"
     assert backgrounds in str(refusal.value)
-    assert any(backgrounds in note for note in build(collect(planned, mix=True)).notes)
+    table = build(collect(planned, mix=True))
+    assert any(backgrounds in note for note in table.notes)
+    [(sac, _, smg), *_] = [row.cells for row in table.blocks[0].rows]
+    for cell, unmet in ((sac, ["backgrounds"]), (smg, ["overlay images", "backgrounds"])):
+        assert cell.comparison is not None
+        assert [each.key for each in cell.comparison.unmet][-len(unmet) :] == unmet
 
 
 def test_settings_that_changed_on_the_way_are_a_mixture(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ import matplotlib.pyplot as plt
 import torch
 
 from common.rl.frames import apart
-from common.run.build import build_env
+from common.run.build import build_evaluation_env
 from common.run.evaluate import mean_actions
 from common.run.trained import load_run
 
 folder, picture = [*sys.argv[1:], *["results/laptop/walker_stand-smg-seed0", "look.png"][len(sys.argv) - 1 :]]
 agent, config, step = load_run(folder)
-env = build_env(config, shift="video_hard")
-obs, _ = env.reset()
+env = build_evaluation_env(config, "video_hard")
+obs, _ = env.reset(options={"evaluation": 0, "episode": 0, "episodes": 1})  # the first that `smg eval` plays
 total, ended = 0.0, False
 while not ended:
     action = mean_actions(agent, obs[None])[0]

@@ -49,7 +49,12 @@ def build(
     if action_axes is not None:
         raise UserError(f"env.action_axes is for the robotic tasks; set it to null for {task}")
     domain, name = next((domain, name) for domain, name in suite.ALL_TASKS if f"{domain}_{name}" == task)
+    # What a domain draws as it is loaded, lqr its springs, is part of the task: alike for every seed, since
+    # training and evaluation have different ones.
+    state = random.get_state()
+    random.seed(0)
     environment = suite.load(domain, name, task_kwargs={"random": random, "time_limit": float("inf")})
+    random.set_state(state)
     if model == "smg" and domain in _SMG_EDITS:
         tree = ElementTree.fromstring(suite_assets.read_model(f"{domain}.xml"))
         for path, attributes in _SMG_EDITS[domain].items():

@@ -32,7 +32,8 @@ class Recording:
     """(T, A)."""
     rewards: np.ndarray
     """(T,)."""
-    background: str | int | None
+    shown: Record
+    """The environment's info at the end: background, colours, turn and what else the shift drew."""
 
     @property
     def summary(self) -> Record:
@@ -40,8 +41,7 @@ class Recording:
         return {
             "return": float(self.rewards.sum()),
             "length": len(self.rewards),
-            "background": self.background,
-        }
+        } | self.shown
 
 
 class Stage:
@@ -82,7 +82,7 @@ class Stage:
             truth=truth,
             actions=np.stack(actions),
             rewards=np.array(rewards),
-            background=info["background"],
+            shown=info,
         )
 
     def close(self) -> None:

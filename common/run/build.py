@@ -141,9 +141,18 @@ def build_replay(
     )
 
 
-def build_env(config: Config, shift: str = "train", seed: int | None = None) -> BenchmarkEnv:
-    """One environment of the configured task in this process, by default seeded as in training."""
-    return BenchmarkEnv(**env_arguments(config), shift=shift, seed=config.seed if seed is None else seed)
+def build_env(config: Config) -> BenchmarkEnv:
+    """The configured training environment, in this process."""
+    return BenchmarkEnv(**env_arguments(config), shift="train", seed=config.seed)
+
+
+def build_evaluation_env(config: Config, shift: str) -> BenchmarkEnv:
+    """The environment of a run's evaluation under a shift, in this process.
+
+    Its `reset(options={"evaluation": 0, "episode": k, "episodes": n})` begins the k-th of n episodes that
+    `smg eval` plays.
+    """
+    return BenchmarkEnv(**evaluation_arguments(config), shift=shift)
 
 
 def build_evaluator(

@@ -66,7 +66,10 @@ def mean_background(config: Config, policy: Policy, steps: int = STEPS) -> np.nd
 def _training_frames(
     config: Config, steps: int, policy: Policy | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The frame, uint8 (3, H, W), and its true foreground, bool (H, W), after each of so many agent steps."""
+    """The frame, uint8 (3, H, W), and its true foreground, bool (H, W), after each of so many agent steps.
+
+    A step at which the simulation diverges gives none.
+    """
     env = build_env(config)
     random = np.random.RandomState(config.seed)
     try:
@@ -77,8 +80,10 @@ def _training_frames(
             else:
                 seen = torch.from_numpy(obs)[None].to(policy.device)
                 action = policy.act(seen, sample=False)[0].cpu().numpy()
-            obs, _, terminated, truncated, _ = env.step(action)
-            yield obs[-3:], env.segmentation()
+            obs, _, terminated, truncated, info = env.step(action)
+            # Where it diverged, the frame is the one before, and the foreground that of the failed state.
+            if not info.get("diverged"):
+                yield obs[-3:], env.segmentation()
             if terminated or truncated:
                 obs, _ = env.reset()
     finally:

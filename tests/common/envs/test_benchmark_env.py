@@ -11,7 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from common.config.shifts import SHIFTS, shifts_of
-from common.envs import BENCHMARK_TASKS, chroma
+from common.envs import BENCHMARK_TASKS, chroma, tasks
 from common.envs.backgrounds import data_summary
 from common.envs.benchmark import BenchmarkEnv
 from common.errors import UserError
@@ -148,6 +148,22 @@ def test_unlimited_actuators_take_the_action_as_it_is(make: Make) -> None:
     env = make("lqr_lqr_2_1", image_size=16)
     np.testing.assert_array_equal(env._simulator._centre, [0.0])
     np.testing.assert_array_equal(env._simulator._reach, [1.0])
+
+
+DOMAINS = {task.partition("_")[0]: task for task in reversed(tasks.SUITE_TASKS)}
+
+
+DYNAMICS = (
+    "body_mass", "body_inertia", "jnt_stiffness", "dof_damping", "dof_armature", "dof_frictionloss",
+    "actuator_gainprm", "actuator_biasprm", "actuator_gear", "tendon_stiffness", "geom_friction",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["lqr_lqr_6_2", *DOMAINS.values()])
+def test_a_task_has_one_plant_whatever_the_seed(task: str) -> None:
+    one, two = (tasks.build(task, "dmcgb", np.random.RandomState(seed)).physics.model for seed in (0, 42))
+    for name in DYNAMICS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name), name)
 
 
 def test_observations_hold_three_frames_oldest_first(make: Make) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from common.envs.benchmark import BenchmarkEnv
 from common.explain.recording import Stage, again
 
 ARGUMENTS = {"task": "walker_walk", "seed": 3, "episode_steps": 24, "data_root": None}
@@ -29,11 +30,10 @@ def test_a_shift_and_training_show_the_same_states(actions, monkeypatch):
     np.testing.assert_array_equal(shifted.truth, plain.truth)
     np.testing.assert_array_equal(shifted.rewards, plain.rewards)
     assert (shifted.obs != plain.obs).mean() > 0.5
-    assert shifted.summary == {
-        "return": plain.rewards.sum(),
-        "length": 6,
-        "background": shifted.background,
-    }
+    expected = {"return": plain.rewards.sum(), "length": 6}
+    assert plain.summary == expected | {"background": None}
+    name = shifted.summary["background"]
+    assert shifted.summary == expected | {"background": name} and name.startswith("procedural/")
 
 
 def test_another_camera_has_no_twin(actions):
@@ -41,6 +41,18 @@ def test_another_camera_has_no_twin(actions):
     assert moved.plain is None
     np.testing.assert_array_equal(moved.rewards, plain.rewards)
     assert (moved.obs != plain.obs).any()
+
+
+def test_an_episode_is_named_by_all_that_its_shift_drew(actions, monkeypatch):
+    monkeypatch.delenv("SMG_DATA", raising=False)
+    turned = recorded("rotate_hard", actions)
+    env = BenchmarkEnv(**ARGUMENTS, shift="rotate_hard")
+    _, info = env.reset(options={"evaluation": 0, "episode": 1, "episodes": 2})
+    env.close()
+    assert turned.summary.keys() == {"return", "length", "background", "turn"}
+    assert turned.summary["turn"] == info["turn"]
+    both = recorded("color_video_hard", actions).summary
+    assert both["background"].startswith("procedural/") and both["colours"] is not None
 
 
 def test_frames_are_evenly_spaced_from_the_first(actions):

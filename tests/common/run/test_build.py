@@ -2,15 +2,46 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from common.errors import UserError
 from common.rl.networks import MLP
 from common.rl.sac import SAC
-from common.run.build import build_agent, build_images
+from common.run.build import build_agent, build_evaluation_env, build_evaluator, build_images
 from tests import runs
 from tests.baselines.batches import random_batch
+
+
+def test_an_evaluation_environment_shows_what_evaluations_do(tmp_path, monkeypatch):
+    monkeypatch.delenv("SMG_DATA", raising=False)
+    config = runs.smoke(tmp_path, "sac", "seed=3", "eval.clips=[20,29]", "eval.shifts=[video_hard]")
+    evaluator, env = build_evaluator(config), build_evaluation_env(config, "video_hard")
+    _, info = env.reset(options={"evaluation": 0, "episode": 0, "episodes": config.eval.episodes})
+    still = np.zeros(env.action_space.shape, np.float32)
+    total, ended = 0.0, False
+    while not ended:
+        _, reward, terminated, truncated, _ = env.step(still)
+        total, ended = total + reward, terminated or truncated
+    env.close()
+    first, *_ = evaluator.run(Still(env.action_size), 0)
+    evaluator.close()
+    assert (first["background"], first["return"]) == (info["background"], pytest.approx(total))
+    assert 20 <= int(info["background"].removeprefix("procedural/")) <= 29
+
+
+class Still:
+    """A policy that does nothing."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, action_size: int) -> None:
+        self.size = action_size
+
+    def act(self, obs: torch.Tensor, sample: bool) -> torch.Tensor:
+        return torch.zeros(len(obs), self.size)
+
 
 SMALL = ("env.image_size=24", "network.strides=[2]")
 

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 
+from common.envs.benchmark import BenchmarkEnv
 from common.run.foreground import foreground_share, resolve_rho
 from tests import runs
 
@@ -12,6 +14,21 @@ def test_share_is_that_of_the_pixels_that_show_neither_sky_nor_floor(tmp_path, t
     share = foreground_share(runs.smoke(tmp_path, "smg", "env.episode_steps=400", task=task), steps=60)
     assert share.mean == pytest.approx(SHARES[task], rel=0.15)
     assert 0 <= share.deviation < share.mean
+
+
+def test_a_frame_of_a_failed_simulation_does_not_count(tmp_path, monkeypatch):
+    config = runs.smoke(tmp_path, "smg")
+    step, masks = BenchmarkEnv.step, []
+
+    def failing(env, action):
+        *outcome, info = step(env, action)
+        masks.append(env.segmentation())
+        return *outcome, info | ({"diverged": True} if len(masks) == 3 else {})
+
+    monkeypatch.setattr(BenchmarkEnv, "step", failing)
+    share = foreground_share(config, steps=5)
+    assert len(masks) == 5
+    assert share.mean == pytest.approx(np.mean([masks[i].mean() for i in (0, 1, 3, 4)]))
 
 
 def test_auto_becomes_the_measured_share_and_a_number_stays(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def shown(shift: str, q: list[float]) -> Shown:
     steps = np.arange(FRAMES) * 2
     blank = np.zeros((FRAMES, 9, 84, 84), np.uint8)
     found = Shown(
-        Recording(shift, steps, blank, blank, blank[:, 0] > 0, np.zeros((24, 6)), np.ones(24), None)
+        Recording(shift, steps, blank, blank, blank[:, 0] > 0, np.zeros((24, 6)), np.ones(24), {})
     )
     brightness = 20 if shift == "train" else 10
     found.rows[LABEL] = [

@@ -19,7 +19,7 @@ def test_an_evaluation_environment_shows_what_evaluations_do(tmp_path, monkeypat
     config = runs.smoke(tmp_path, "sac", "seed=3", "eval.clips=[20,29]", "eval.shifts=[video_hard]")
     evaluator, env = build_evaluator(config), build_evaluation_env(config, "video_hard")
     _, info = env.reset(options={"evaluation": 0, "episode": 0, "episodes": config.eval.episodes})
-    still = np.zeros(env.action_space.shape, np.float32)
+    still = np.zeros(env.action_size, np.float32)
     total, ended = 0.0, False
     while not ended:
         _, reward, terminated, truncated, _ = env.step(still)

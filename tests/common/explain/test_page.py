@@ -29,9 +29,7 @@ def shown(shift: str, q: list[float]) -> Shown:
     """Frame i of the observation is 20·i grey, 10·i under video_hard, of the mask 255 − 20·i; steps pay 1."""
     steps = np.arange(FRAMES) * 2
     blank = np.zeros((FRAMES, 9, 84, 84), np.uint8)
-    found = Shown(
-        Recording(shift, steps, blank, blank, blank[:, 0] > 0, np.zeros((24, 6)), np.ones(24), {})
-    )
+    found = Shown(Recording(shift, steps, blank, blank, blank[:, 0] > 0, np.zeros((24, 6)), np.ones(24), {}))
     brightness = 20 if shift == "train" else 10
     found.rows[LABEL] = [
         {"observation": panel(brightness * i), "mask": panel(255 - 20 * i)} for i in range(FRAMES)

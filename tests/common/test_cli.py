@@ -182,6 +182,7 @@ def test_help_needs_no_heavy_import() -> None:
     assert not {"torch", "kornia", "mujoco", "pydantic"} & set(modules)
 
 
+@pytest.mark.slow
 def test_studies_import_no_plotting_and_no_compiler_where_nothing_is_drawn(
     tmp_path: Path,
 ) -> None:

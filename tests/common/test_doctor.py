@@ -44,6 +44,7 @@ def without_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(golden, "golden_check", lambda: 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_data")
 def test_a_machine_where_training_can_start(
     renderer: gl.Renderer, capsys: pytest.CaptureFixture[str]
@@ -133,6 +134,7 @@ def test_which_gpu_renders(
     assert asked == [training]
 
 
+@pytest.mark.slow
 def test_without_a_renderer_the_status_is_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -289,6 +289,7 @@ def test_software_rendering_beside_an_nvidia_gpu_is_loud(unprobed: pytest.Monkey
         select_backend()
 
 
+@pytest.mark.slow
 def test_exit_without_closing_is_quiet() -> None:
     ended = run(
         "from common.envs.benchmark import BenchmarkEnv\n"

@@ -112,6 +112,7 @@ def test_damaged_files_are_refused(tmp_path: Path, content: bytes) -> None:
         read_presets(tmp_path / "color.pt")
 
 
+@pytest.mark.slow
 def test_a_few_bytes_cannot_ask_for_gigabytes(tmp_path: Path) -> None:
     file = tmp_path / "color.pt"
     file.write_bytes(b"\x80\x02]r" + (2**27).to_bytes(4, "little") + b".")  # a list, kept as memo 2**27

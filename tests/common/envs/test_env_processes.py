@@ -162,6 +162,7 @@ def test_a_failing_simulation_is_a_death_with_its_reason(start: Callable[..., Tr
     assert "Traceback" in "".join(caught.value.__notes__)
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_its_parent() -> None:
     """Even when the parent is killed outright, in the middle of nothing or of a step."""
     code = (
@@ -216,6 +217,7 @@ def test_a_pools_results_do_not_depend_on_its_processes(data_folder: Path) -> No
     assert not steps[-1]["truncated"].any()
 
 
+@pytest.mark.slow
 def test_a_pool_equals_environments_one_by_one(start: Callable[..., TrainingEnv], data_folder: Path) -> None:
     pool = EnvPool([SMALL | {"shift": "color_hard", "data_root": str(data_folder)}] * 2, 2)
     options = [{"evaluation": 0, "episode": number, "episodes": 2} for number in range(2)]

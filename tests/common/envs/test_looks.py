@@ -99,6 +99,7 @@ def prepare_camera(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None
     monkeypatch.setattr(Camera, "__init__", changed)
 
 
+@pytest.mark.slow
 def test_golden_check_passes_here_and_on_a_renderer_with_other_edges(monkeypatch: pytest.MonkeyPatch) -> None:
     assert golden.golden_check() >= 0.995
 

@@ -38,6 +38,7 @@ def test_resumes_in_the_second_episode(task: str) -> None:
     other.close()
 
 
+@pytest.mark.slow
 def test_a_height_field_reaches_the_renderer() -> None:
     """quadruped_escape draws new terrain in every episode, of which the renderer keeps a copy."""
     arguments: dict[str, Any] = {"task": "quadruped_escape", "seed": 1, "frames": 1, "image_size": 48}

@@ -43,6 +43,7 @@ def test_another_camera_has_no_twin(actions):
     assert (moved.obs != plain.obs).any()
 
 
+@pytest.mark.slow
 def test_an_episode_is_named_by_all_that_its_shift_drew(actions, monkeypatch):
     monkeypatch.delenv("SMG_DATA", raising=False)
     turned = recorded("rotate_hard", actions)

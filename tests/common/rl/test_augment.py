@@ -173,6 +173,7 @@ def test_spectrum_mask_keeps_its_upper_limit():
     torch.testing.assert_close(spectrum_mask(wave + 7, 0.25, 0.26), torch.full_like(wave, 7))
 
 
+@pytest.mark.slow
 def test_functions_never_wait_for_the_device_and_compile_in_one_graph():
     obs, backdrops = random_images(4), random_images(4, 3)
     offsets, weights = torch.zeros(4, 2, dtype=torch.int64), torch.randn(4, 3, 3, 3, 3)

@@ -299,6 +299,7 @@ class Black(SGQN):
             self.predictor.get_parameter("conv2.bias").fill_(-1e3)
 
 
+@pytest.mark.slow
 def test_a_white_mask_and_a_saturated_policy_are_named_once_in_a_run_of_two_sessions(
     tmp_path, monkeypatch, said
 ):

@@ -14,6 +14,7 @@ from tests import runs
 from tests.baselines.batches import random_batch
 
 
+@pytest.mark.slow
 def test_an_evaluation_environment_shows_what_evaluations_do(tmp_path, monkeypatch):
     monkeypatch.delenv("SMG_DATA", raising=False)
     config = runs.smoke(tmp_path, "sac", "seed=3", "eval.clips=[20,29]", "eval.shifts=[video_hard]")

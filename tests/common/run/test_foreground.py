@@ -9,6 +9,7 @@ from tests import runs
 SHARES = {"walker_walk": 0.067, "cartpole_swingup": 0.037}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", SHARES)
 def test_share_is_that_of_the_pixels_that_show_neither_sky_nor_floor(tmp_path, task):
     share = foreground_share(runs.smoke(tmp_path, "smg", "env.episode_steps=400", task=task), steps=60)
@@ -41,6 +42,7 @@ def test_auto_becomes_the_measured_share_and_a_number_stays(tmp_path, monkeypatc
     assert resolve_rho(fixed) is fixed
 
 
+@pytest.mark.slow
 def test_auto_is_the_same_for_runs_of_every_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(foreground_share, "__defaults__", (5,))
     own, other = (runs.smoke(tmp_path, "smg", "smg.rho=auto", f"seed={seed}") for seed in (0, 3))

@@ -26,6 +26,7 @@ def test_only_numbers_are_taken_from_a_provenance():
     assert recorded_shares({}) == recorded_shares({"shifts": [0.1]}) == {}
 
 
+@pytest.mark.slow
 def test_shares_are_measured_once_with_the_runs_camera(tmp_path, monkeypatch):
     said = []
     asked = []

@@ -148,6 +148,7 @@ def test_it_says_what_the_finished_runs_took(page: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_it_says_how_many_runs_do_not_say_what_they_took(tmp_path: Path) -> None:
     runs = study(tmp_path, "agents=[sac,drq]").runs
     for run in runs:
@@ -167,6 +168,7 @@ def told(folder: Path) -> str:
     return (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_read_is_named_and_the_page_is_written_without_it(tmp_path: Path) -> None:
     first, second, third, *_ = study(tmp_path).runs
     for run in (first, second, third):
@@ -219,6 +221,7 @@ def test_plots_lie_beside_it_for_a_paper(page: Path) -> None:
         assert image.size == (3 * 4 * 150, round((4 * 2.6 + 0.3) * 150))
 
 
+@pytest.mark.slow
 def test_curves_of_unfinished_runs_are_marked_and_only_where_they_belong_beside_the_others(
     tmp_path: Path,
 ) -> None:

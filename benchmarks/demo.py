@@ -63,6 +63,7 @@ def main() -> None:
 def table(results: Results) -> str:
     """Returns by agent and shift, and what each run took."""
     seeds = sorted({found.run.seed for found in results.done})
+    several = len(seeds) > 1
     rows = {"random": (random_returns(settings(results.done[0])), "")}
     for column in results.study.columns:
         cell = results.done_in(results.study.tasks[0], column)
@@ -74,11 +75,11 @@ def table(results: Results) -> str:
         means = {
             shift: statistics.fmean(map(statistics.fmean, by_seed)) for shift, by_seed in returns.items()
         }
-        cells = [f"{means[shift]:.0f}{spread_text(returns[shift], len(seeds) > 1)}" for shift in SHIFTS]
+        cells = [f"{means[shift]:.0f}{spread_text(returns[shift], several)}" for shift in SHIFTS]
         share = f"{means['video_hard'] / means['train']:.2f}"
         lines.append(f"{name:<8}" + "".join(f"{cell:>16}" for cell in cells) + f"{share:>10}{wall:>17}")
     config = settings(results.done[0])
-    spread = "sd over seed means" if len(seeds) > 1 else f"sd over {config.eval.episodes} episodes"
+    spread = "sd over seed means" if several else f"sd over {config.eval.episodes} episodes"
     lines.append(
         f"{results.study.tasks[0]}, {config.train.steps:,} agent steps, seeds {', '.join(map(str, seeds))}, "
         f"{config.eval.episodes} episodes per shift and seed; mean ± {spread}; video_hard clips "

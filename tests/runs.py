@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from wandb.proto import wandb_internal_pb2  # pyright: ignore
 
 from common.config.loading import load
@@ -15,6 +16,19 @@ from common.run.train import train
 
 WALL_CLOCK = ("seconds", "time/")
 """Metrics that differ from run to run."""
+
+
+class Still:
+    """A policy that does nothing, in all of its `action_size` values."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, action_size: int) -> None:
+        self.action_size = action_size
+
+    def act(self, obs: torch.Tensor, sample: bool) -> torch.Tensor:
+        """Zeros for every observation."""
+        return torch.zeros(len(obs), self.action_size)
 
 
 def smoke(folder: Path, agent: str = "sac", *overrides: str, task: str = "walker_walk") -> Config:

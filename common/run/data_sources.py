@@ -16,29 +16,34 @@ def data_sources(config: Config, provenance: Mapping[str, Any], shifts: Iterable
     Overlay images are left out where the agent draws none, or none were recorded.
     """
     sources = {}
-    overlay = provenance.get("overlay")
-    if isinstance(overlay, dict) and draws_overlays(config):
+    overlay = recorded(provenance, "overlay")
+    if overlay and draws_overlays(config):
         # Procedural images differ from seed to seed, photographs must not.
         procedural = overlay.get("source") == "procedural"
         names = "procedural" if procedural else f"files, names' hash {str(overlay.get('sha256'))[:16]}"
         sources["overlay images"] = f"{overlay.get('images')} {names}"
     if config.task in ROBOT_TASKS:
         return sources
-    data = provenance.get("data")
-    data = data if isinstance(data, dict) else {}
-    for source in dict.fromkeys(
-        source for shift in shifts for source in (clips_of(shift), presets_of(shift))
-    ):
-        if source is not None:
-            files = data.get(source)
-            files = files if isinstance(files, dict) else {}
-            count = files.get("clips", files.get("presets", "unknown"))
-            kind = "clips" if source in VIDEO_SHIFTS else "presets"
-            fingerprint = f", hash {files['hash']}" if files.get("hash") else ""
-            sources[f"backgrounds of {source}"] = (
-                f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
-            )
+    data = recorded(provenance, "data")
+    for source in backgrounds_of(shifts):
+        files = recorded(data, source)
+        count = files.get("clips", files.get("presets", "unknown"))
+        kind = "clips" if source in VIDEO_SHIFTS else "presets"
+        fingerprint = f", hash {files['hash']}" if files.get("hash") else ""
+        sources[f"backgrounds of {source}"] = f"{data.get('source', 'unknown')}, {count} {kind}{fingerprint}"
     return sources
+
+
+def recorded(provenance: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A mapping in a provenance; an empty one if there is none."""
+    found = provenance.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def backgrounds_of(shifts: Iterable[str]) -> list[str]:
+    """Whose clips and presets the shifts show, each once."""
+    sources = (source for shift in shifts for source in (clips_of(shift), presets_of(shift)))
+    return list(dict.fromkeys(source for source in sources if source is not None))
 
 
 def draws_overlays(config: Config) -> bool:

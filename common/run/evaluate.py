@@ -7,7 +7,7 @@ once and however many processes they are spread over.
 
 import logging
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -215,7 +215,7 @@ class Evaluator:
 def summary_table(
     records: list[Record],
     config: Config,
-    provenance: Mapping[str, Any],
+    sessions: Sequence[Mapping[str, Any]],
     warning: str | None = None,
 ) -> str:
     """Returns per shift as text, beside the paper's number where the run meets its conditions.
@@ -223,7 +223,7 @@ def summary_table(
     Args:
         records: of one evaluation.
         config: the run's, with as many steps as it had when it was evaluated.
-        provenance: tells the images that it learnt from and the clips that it was evaluated on.
+        sessions: provenances, which tell the images that it learnt from and the clips that it was shown.
         warning: what else to know of the numbers, in a line.
     """
     by_shift = returns_by_shift(records)
@@ -234,7 +234,7 @@ def summary_table(
     for shift, returns in by_shift.items():
         episodes = len(returns)
         spread = f" ± {statistics.stdev(returns):<5.1f}" if episodes > 1 else " " * 8
-        found = compared(config, shift, provenance=provenance)
+        found = compared(config, shift, sessions=sessions)
         paper = "-"
         if found is not None and found.unmet:
             others.setdefault(_difference(found), []).append(shift)

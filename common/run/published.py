@@ -5,7 +5,7 @@ from those that the number is of.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,10 +16,10 @@ from pydantic import Field
 from common.config.loading import load
 from common.config.registry import agent_class
 from common.config.schema import COMPUTING, Config, Positive, Section
-from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS, clips_of, presets_of
+from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS, clips_of
 from common.config.yaml_files import flattened, read_mapping
 from common.envs.procedural import CLIPS, PRESETS
-from common.run.data_sources import draws_overlays
+from common.run.data_sources import backgrounds_of, draws_overlays, recorded
 
 PATH = Path(__file__).with_name("published.yaml")
 
@@ -109,7 +109,7 @@ def compared(
     shift: str,
     published_name: str | None = None,
     column: str | None = None,
-    provenance: Mapping[str, Any] | None = None,
+    sessions: Iterable[Mapping[str, Any]] = (),
 ) -> Comparison | None:
     """The printed score that is nearest to a run's settings, and the conditions that the run does not meet.
 
@@ -121,17 +121,19 @@ def compared(
         shift: that it was evaluated under.
         published_name: of the only table to look at; by default all are.
         column: the run's in that table; one of another name counts only if the run meets all its conditions.
-        provenance: the run's, whose images and clips count; by default they are taken to be the papers'.
+        sessions: provenances of the run's, whose images and clips all count; without any they are taken to be
+            the papers'.
 
     Returns:
         None if no table prints a score of the run's method, task and shift.
     """
     nearest = None
+    data = dict.fromkeys(unmet for session in sessions for unmet in _unmet_data(config, shift, session))
     for name in tables() if published_name is None else (published_name,):
         for printed, (owner, values) in _row(name, config.task, shift).items():
             if not _same_method(config, owner, printed):
                 continue
-            unmet = (*_unmet(config, owner, printed, shift), *_unmet_data(config, shift, provenance or {}))
+            unmet = (*_unmet(config, owner, printed, shift), *data)
             if unmet and column not in (None, printed):
                 continue
             conditions, _ = _reference(owner, config.task, printed)
@@ -274,27 +276,22 @@ def _unmet(config: Config, published_name: str, column: str, shift: str) -> Iter
         yield Unmet("eval.clips", "all", "{} to {}".format(*config.eval.clips))
 
 
-def _unmet_data(config: Config, shift: str, provenance: Mapping[str, Any]) -> Iterator[Unmet]:
+def _unmet_data(config: Config, shift: str, session: Mapping[str, Any]) -> Iterator[Unmet]:
     """What all printed scores are of: photographs as overlay images, and the whole benchmark as backgrounds.
 
     Whatever else a damaged provenance holds meets it.
     """
-    overlay, data = (_mapping(provenance.get(key)) for key in ("overlay", "data"))
-    if overlay.get("source") == "procedural" and draws_overlays(config):
+    if recorded(session, "overlay").get("source") == "procedural" and draws_overlays(config):
         yield Unmet("overlay images", "photographs", "procedural")
-    sources = [source for source in (clips_of(shift), presets_of(shift)) if source is not None]
+    data, sources = recorded(session, "data"), backgrounds_of([shift])
     if sources and data.get("source") == "procedural":
         yield Unmet("backgrounds", "the benchmark's", "procedural")
         return
     for source in sources:
         kind, whole = ("clips", CLIPS[source]) if source in CLIPS else ("presets", PRESETS)
-        count = _mapping(data.get(source)).get(kind)
+        count = recorded(data, source).get(kind)
         if isinstance(count, int) and count < whole:
             yield Unmet(f"{kind} of {source}", whole, count)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _same_method(config: Config, published_name: str, column: str) -> bool:

@@ -21,7 +21,7 @@ from common.run.foreground import mean_background
 from common.run.masked import Masking, OwnMask, TrueMask, check_masks
 from common.run.nvidia import training_gpu
 from common.run.records import JsonLines, Record
-from common.run.run_folder import recorded_provenance
+from common.run.run_folder import recorded_sessions
 from common.run.shifts import hardly_shown, shift_shares
 from common.run.trained import load_agent
 
@@ -40,6 +40,9 @@ def evaluate_run(config: Config, folder: Path, masks: Sequence[str] = ()) -> int
     agent, _, step = load_agent(config, folder, "evaluate")
     check_masks(masks, agent)
     check_clips(config, evaluations=1)
+    # It learnt from the images of its sessions, and is shown the clips that there are now.
+    shown = {"data": data_summary(config.data.root)}
+    sessions = [session | shown for session in recorded_sessions(folder)]
     shares = shift_shares(config, lambda line: print(line, file=sys.stderr))
     records = _played(build_evaluator(config), agent)
     masked = _masked(config, agent, masks) if masks else {}
@@ -48,20 +51,23 @@ def evaluate_run(config: Config, folder: Path, masks: Sequence[str] = ()) -> int
             how = {} if mask is None else {"mask": mask}
             for record in found:
                 log.write({"step": step, "evaluation": 0} | how | record)
-    sources = recorded_provenance(folder) | {"data": data_summary(config.data.root)}
-    print(report(records, config, step, sources, hardly_shown(config.task, shares)))
+    print(report(records, config, step, sessions, hardly_shown(config.task, shares)))
     if masked:
         print(masked_table(records, masked))
     return 0
 
 
 def report(
-    records: list[Record], config: Config, step: int, provenance: Mapping[str, Any], warning: str | None
+    records: list[Record],
+    config: Config,
+    step: int,
+    sessions: Sequence[Mapping[str, Any]],
+    warning: str | None,
 ) -> str:
     """The table of an evaluation after `step` agent steps, which may be fewer than the run is to have."""
     trained = config.model_copy(update={"train": config.train.model_copy(update={"steps": step})})
     heading = f"\n{config.agent} on {config.task} after {step} agent steps\n"
-    return heading + summary_table(records, trained, provenance, warning)
+    return heading + summary_table(records, trained, sessions, warning)
 
 
 def _masked(config: Config, agent: SAC, masks: Sequence[str]) -> dict[str, list[Record]]:

@@ -288,10 +288,29 @@ def check_disk(path: Path, needed: int) -> None:
         )
 
 
-def recorded_provenance(path: Path) -> dict[str, Any]:
+def kept_before(folder: Path, name: str) -> list[Path]:
+    """What a run's resumes kept of a file of sessions before (see `RunFolder.keep`), in order."""
+    stem, suffix = name.rsplit(".", 1)
+    return sorted(folder.glob(f"{stem}-until-*.{suffix}"), key=lambda path: (len(path.name), path.name))
+
+
+def recorded_sessions(folder: Path) -> list[dict[str, Any]]:
+    """The provenance of each session of a run in order, once for those in a row that had the same.
+
+    Empty where one cannot be read.
+    """
+    earlier = [_recorded(path) for path in kept_before(folder, PROVENANCE)]
+    return [*earlier, recorded_provenance(folder)]
+
+
+def recorded_provenance(folder: Path) -> dict[str, Any]:
     """What a run folder's provenance.json holds; nothing if it cannot be read."""
+    return _recorded(folder / PROVENANCE)
+
+
+def _recorded(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads((path / PROVENANCE).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -19,7 +19,7 @@ from common.run.evaluate import summary_table
 from common.run.foreground import resolve_rho
 from common.run.nvidia import training_gpu
 from common.run.records import read_json_lines
-from common.run.run_folder import EPISODE, RunFolder, provenance, recorded_provenance
+from common.run.run_folder import EPISODE, RunFolder, provenance, recorded_sessions
 from common.run.shifts import hardly_shown, recorded_shares, shift_shares
 from common.run.signals import Interruption, Signals
 from common.run.trainer import Diverged, Sheet, Trainer
@@ -112,7 +112,7 @@ def final_report(config: Config, folder: Path) -> str:
     records = read_json_lines(folder / "eval.jsonl", EPISODE)
     last = [record for record in records if record["step"] == records[-1]["step"]]
     heading = f"{config.agent} on {config.task} after {config.train.steps} agent steps"
-    found = recorded_provenance(folder)
-    warning = hardly_shown(config.task, recorded_shares(found))
-    table = summary_table(last, config, found, warning) if last else "its evaluations are lost"
+    sessions = recorded_sessions(folder)
+    warning = hardly_shown(config.task, recorded_shares(sessions[-1]))
+    table = summary_table(last, config, sessions, warning) if last else "its evaluations are lost"
     return f"\n{heading}\n{table}\n\nrun folder: {folder}"

@@ -17,7 +17,7 @@ from common.config.yaml_files import flattened
 from common.errors import CorruptFile, UserError
 from common.run.checkpoint import LATEST, read_manifest
 from common.run.records import Record, progress, read_json_lines
-from common.run.run_folder import EPISODE, PROVENANCE
+from common.run.run_folder import EPISODE, PROVENANCE, kept_before
 from common.run.signals import STATUS
 from common.study.definition import PlannedRun
 
@@ -192,13 +192,8 @@ def _provenance(path: Path) -> dict[str, Any]:
     return found
 
 
-def kept_before(folder: Path, pattern: str) -> list[Path]:
-    """Files that a run's resumes kept of sessions before, in order: a step ends each name."""
-    return sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
-
-
 def _earlier(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in kept_before(folder, "provenance-until-*.json"):
+    for path in kept_before(folder, PROVENANCE):
         try:
             yield _provenance(path)
         except _Corrupt:

@@ -4,15 +4,15 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from common.config.loading import load_run_config
+from common.config.loading import RESOLVED_NAME, load_run_config
 from common.config.shifts import ROBOT_TASKS
 from common.errors import UserError
 from common.run.data_sources import data_sources
 from common.run.records import diverged_among
-from common.run.run_folder import REPLAY_EMPTIED
+from common.run.run_folder import REPLAY_EMPTIED, kept_before
 from common.run.shifts import hardly_shown, recorded_shares
 from common.study.definition import PlannedRun, Study, as_written
-from common.study.folders import FoundRun, State, differences, kept_before, read
+from common.study.folders import FoundRun, State, differences, read
 
 IN_TURN = ", then "
 """Between what was so in earlier sessions of a run and what was in later ones."""
@@ -72,7 +72,7 @@ def changes(found: FoundRun) -> list[str]:
     """Settings of what is learnt that a resume changed, each in one clause. A run may be prolonged."""
     assert found.config is not None
     clauses = []
-    for path in kept_before(found.run.folder, "config-until-*.yaml"):
+    for path in kept_before(found.run.folder, RESOLVED_NAME):
         step = path.stem.rpartition("-")[2]
         try:
             # A replay that kept the whole run does so when that is prolonged.

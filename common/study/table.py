@@ -309,10 +309,10 @@ def _comparison(
     published_name = results.study.published
     if published_name is None:
         return None
-    made = [(found.config, session) for found in found_runs if found.config for session in found.sessions]
-    planned = [(run.config, {}) for run in results.study.runs if (run.task, run.column) == (task, column)]
+    made = [(found.config, found.sessions) for found in found_runs if found.config]
+    planned = [(run.config, []) for run in results.study.runs if (run.task, run.column) == (task, column)]
     cases = made or planned[:1]
-    each = [compared(config, shift, published_name, column, session) for config, session in cases]
+    each = [compared(config, shift, published_name, column, sessions) for config, sessions in cases]
     known = [comparison for comparison in each if comparison is not None]
     return max(known, key=lambda comparison: len(comparison.unmet)) if len(known) == len(each) > 0 else None
 

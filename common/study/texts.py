@@ -25,8 +25,9 @@ def legend(table: Table) -> str:
 def common_counts(table: Table) -> tuple[int, int]:
     """Seeds, and episodes per seed, of every cell; zeros if cells differ or there is none."""
     cells = [cell for block in table.blocks for row in block.rows for cell in row.cells if cell.scores]
-    counts = {(len(cell.scores), cell.episodes or 0) for cell in cells}
-    return counts.pop() if len(counts) == 1 and all(cell.episodes for cell in cells) else (0, 0)
+    counts = {(len(cell.scores), cell.episodes) for cell in cells}
+    seeds, episodes = counts.pop() if len(counts) == 1 else (0, None)
+    return (0, 0) if episodes is None else (seeds, episodes)
 
 
 def counts_text(cell: Cell, times: str = "×") -> str:

@@ -26,22 +26,10 @@ def test_an_evaluation_environment_shows_what_evaluations_do(tmp_path, monkeypat
         _, reward, terminated, truncated, _ = env.step(still)
         total, ended = total + reward, terminated or truncated
     env.close()
-    first, *_ = evaluator.run(Still(env.action_size), 0)
+    first, *_ = evaluator.run(runs.Still(env.action_size), 0)
     evaluator.close()
     assert (first["background"], first["return"]) == (info["background"], pytest.approx(total))
     assert 20 <= int(info["background"].removeprefix("procedural/")) <= 29
-
-
-class Still:
-    """A policy that does nothing."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, action_size: int) -> None:
-        self.size = action_size
-
-    def act(self, obs: torch.Tensor, sample: bool) -> torch.Tensor:
-        return torch.zeros(len(obs), self.size)
 
 
 SMALL = ("env.image_size=24", "network.strides=[2]")

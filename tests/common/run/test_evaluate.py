@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,9 @@ import torch
 from common.config.loading import load
 from common.run.evaluate import Evaluator, mean_actions, summary_table
 from common.run.reevaluate import report
+from common.run.train import final_report
 from tests import released
+from tests.common.study.written_runs import study, write_run
 
 ARGUMENTS = {"task": "walker_walk", "action_repeat": 8, "episode_steps": 64, "seed": 3}
 
@@ -65,7 +69,7 @@ def row(table, shift):
 
 def test_table_shows_mean_spread_and_the_papers_number():
     table = summary_table(
-        evaluated(train=[3.0, 5.0], video_hard=[700.0, 800.0]), load("smg", "walker_walk", "paper"), {}
+        evaluated(train=[3.0, 5.0], video_hard=[700.0, 800.0]), load("smg", "walker_walk", "paper"), []
     )
     assert row(table, "train") == "4.0 ± 1.4 -"
     assert row(table, "video_hard") == "750.0 ± 70.7 814 ± 51 (SMG poster)"
@@ -74,7 +78,7 @@ def test_table_shows_mean_spread_and_the_papers_number():
 
 def test_table_shows_no_score_of_another_protocol_and_says_why():
     table = summary_table(
-        evaluated(train=[3.0, 5.0], video_easy=[1.0, 1.0]), load("sgqn", "finger_spin", "paper"), {}
+        evaluated(train=[3.0, 5.0], video_easy=[1.0, 1.0]), load("sgqn", "finger_spin", "paper"), []
     )
     assert row(table, "train") == "4.0 ± 1.4 -"
     assert row(table, "video_easy") == "1.0 ± 0.0 956 ± 26 (SGQN table 5)"
@@ -92,15 +96,15 @@ def test_table_shows_no_score_of_another_protocol_and_says_why():
 def test_table_says_how_many_episodes_the_simulation_ended():
     records = evaluated(train=[900.0, 3.0], video_hard=[800.0, 700.0])
     config = load("smg", "walker_walk", "paper")
-    assert "diverged" not in summary_table(records, config, {})
+    assert "diverged" not in summary_table(records, config, [])
     records[1]["diverged"] = True
-    assert summary_table(records, config, {}).endswith(
+    assert summary_table(records, config, []).endswith(
         "the simulation diverged in 1 of 4 episodes, whose returns end there"
     )
 
 
 def test_one_episode_has_no_deviation():
-    table = summary_table(evaluated(train=[3.0], video_hard=[4.0]), load("smg", "walker_walk", "paper"), {})
+    table = summary_table(evaluated(train=[3.0], video_hard=[4.0]), load("smg", "walker_walk", "paper"), [])
     assert row(table, "train") == "3.0 -"
     assert row(table, "video_hard") == "4.0 814 ± 51 (SMG poster)"
     assert "ours: one episode of one seed" in table
@@ -114,7 +118,7 @@ def test_table_has_means_over_complete_kinds_of_shifts_apart():
     config = load("smg", "walker_walk", "paper")
     names = ("color_easy", "color_hard", "video_easy", "video_hard", "color_video_easy", "color_video_hard")
     photometric = {name: [100.0 * number, 300.0] for number, name in enumerate(names)}
-    table = summary_table(evaluated(train=[3.0, 5.0], rotate_easy=[7.0, 9.0], **photometric), config, {})
+    table = summary_table(evaluated(train=[3.0, 5.0], rotate_easy=[7.0, 9.0], **photometric), config, [])
     assert row(table, "color_video_hard") == "400.0 ± 141.4 -"
     # (0 + 100 + 200 + 300 + 400 + 500) / 6 = 250 with 300
     assert "\nmean over the 6 photometric shifts: 275.0\n" in table
@@ -126,7 +130,7 @@ def test_table_has_means_over_complete_kinds_of_shifts_apart():
 def test_table_shows_no_score_beside_other_data():
     config = load("smg", "walker_walk", "paper")
     provenance = {"data": {"source": "procedural"}, "overlay": {"source": "procedural"}}
-    table = summary_table(evaluated(video_hard=[1.0, 2.0]), config, provenance)
+    table = summary_table(evaluated(video_hard=[1.0, 2.0]), config, [provenance])
     assert row(table, "video_hard").endswith(" -")
     assert table.endswith(
         "no paper beside video_hard: SMG poster is of photographs as overlay images (here procedural), "
@@ -134,18 +138,29 @@ def test_table_shows_no_score_beside_other_data():
     )
 
 
+def test_a_report_counts_what_earlier_sessions_learnt_from(tmp_path):
+    run = study(tmp_path, "preset=paper").runs[-1]
+    write_run(run, {"video_hard": [800.0] * run.config.eval.episodes}, steps=[run.config.train.steps])
+    assert "(SMG poster)" in final_report(run.config, run.folder)
+    earlier = {"overlay": {"source": "procedural"}}
+    (run.folder / "provenance-until-7.json").write_text(json.dumps(earlier))
+    told = final_report(run.config, run.folder)
+    assert "SMG poster is of photographs as overlay images (here procedural)" in told
+    assert "(SMG poster)" not in told
+
+
 def test_a_score_stands_only_beside_weights_that_learnt_as_long():
     config = load("smg", "walker_walk", "paper")
-    early = report(evaluated(video_hard=[220.0]), config, 20_000, {}, None)
+    early = report(evaluated(video_hard=[220.0]), config, 20_000, [], None)
     assert early.startswith("\nsmg on walker_walk after 20000 agent steps\nshift")
     assert row(early, "video_hard") == "220.0 -"
     assert "SMG poster is of 500,000 agent steps (here 20,000)" in early
-    late = report(evaluated(video_hard=[220.0]), config, 500_000, {}, None)
+    late = report(evaluated(video_hard=[220.0]), config, 500_000, [], None)
     assert row(late, "video_hard") == "220.0 814 ± 51 (SMG poster)"
 
 
 def test_table_ends_with_what_else_to_know():
-    table = summary_table(evaluated(video_easy=[1.0]), load("smg", "walker_walk", "smoke"), {}, "Beware.")
+    table = summary_table(evaluated(video_easy=[1.0]), load("smg", "walker_walk", "smoke"), [], "Beware.")
     assert table.endswith("\nBeware.")
 
 

@@ -89,13 +89,6 @@ def test_true_masks_follow_every_frame_of_every_stack(tmp_path, processes):
         masked.close()
 
 
-class Resting:
-    device = torch.device("cpu")
-
-    def act(self, obs, sample):
-        return torch.zeros(len(obs), 6)
-
-
 def test_the_mean_background_is_that_of_the_training_frames_without_what_stands_before_it(tmp_path):
     config = runs.smoke(tmp_path, "sac", "env.image_size=32", "env.episode_steps=20", "seed=5")
     env = BenchmarkEnv(**env_arguments(config), shift="train", seed=5)
@@ -111,7 +104,7 @@ def test_the_mean_background_is_that_of_the_training_frames_without_what_stands_
         if count == 5:  # an episode of 20 simulator steps, 4 for an action
             env.reset()
     env.close()
-    found = mean_background(config, Resting(), steps=7)
+    found = mean_background(config, runs.Still(6), steps=7)
     assert found.shape == (3, 32, 32)
     shown = [(row, column) for row in range(32) for column in range(32) if pixels[row][column]]
     for row, column in shown:
@@ -125,7 +118,7 @@ def test_what_is_always_hidden_takes_the_backgrounds_mean_colour(tmp_path, monke
     truths[:, 0, 0] = True  # hidden throughout
     truths[1, 1:] = True  # hidden in the second frame
     monkeypatch.setattr(foreground, "_training_frames", lambda *_: zip(frames, truths, strict=True))
-    found = mean_background(runs.smoke(tmp_path, "sac", "env.image_size=48"), Resting())
+    found = mean_background(runs.smoke(tmp_path, "sac", "env.image_size=48"), runs.Still(6))
     assert (found[:, 1:] == 10).all() and (found[:, 0, 1:] == 25).all()
     first, second = 48 * 48 - 1, 47  # pixels of background
     assert (found[:, 0, 0] == round((10 * first + 40 * second) / (first + second))).all()

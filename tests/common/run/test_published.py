@@ -213,7 +213,7 @@ def test_other_images_or_fewer_clips_than_the_papers_meet_no_condition(
 ) -> None:
     config = load(agent, "walker_walk", "paper")
     provenance = {"overlay": {"source": overlay}, "data": data}
-    whole, found = compared(config, shift), compared(config, shift, provenance=provenance)
+    whole, found = compared(config, shift), compared(config, shift, sessions=[provenance])
     assert whole is not None and found is not None
     assert [str(each) for each in found.unmet if each not in whole.unmet] == unmet
 

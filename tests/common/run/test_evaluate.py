@@ -84,7 +84,7 @@ def test_table_shows_no_score_of_another_protocol_and_says_why():
     assert row(table, "video_easy") == "1.0 ± 0.0 956 ± 26 (SGQN table 5)"
     assert "no paper beside train: SGQN table 2 is of action repeat 4 (here 2)" in table
     laptop = summary_table(
-        evaluated(train=[1.0], video_easy=[1.0]), load("sgqn", "walker_walk", "laptop"), {}
+        evaluated(train=[1.0], video_easy=[1.0]), load("sgqn", "walker_walk", "laptop"), []
     )
     assert (
         "no paper beside train: SGQN table 2 is of 500,000 agent steps (here 15,000), batch 128 (here 64) "

@@ -113,11 +113,11 @@ class Aggregate:
 class Order:
     """How well the order of the agents agrees with the published one: Kendall's τ with its 95% interval.
 
-    `agents` is how many are compared; in a mean over tasks, on the task with the fewest.
+    `agents` is how many are compared, the fewest and the most: of a mean, tasks may differ in it.
     """
 
     label: str
-    agents: int
+    agents: tuple[int, int]
     tau: float
     interval: Interval | None
 
@@ -367,7 +367,8 @@ def _mean_order(rows: list[Row]) -> Order | None:
 
 
 def _order(label: str, ranked: list[Ranked]) -> Order:
-    return Order(label, min(len(found.printed) for found in ranked), *intervals.rank_correlation(ranked))
+    agents = [len(found.printed) for found in ranked]
+    return Order(label, (min(agents), max(agents)), *intervals.rank_correlation(ranked))
 
 
 def _ranked(row: Row) -> Ranked | None:

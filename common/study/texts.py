@@ -149,7 +149,8 @@ ORDER_HEAD = ["", "Kendall's τ with the paper's order", "95% interval", "agents
 def order_texts(order: Order) -> list[str]:
     """Row, τ, its interval and the number of agents compared."""
     interval = _brackets(order.interval, 2) or NO_INTERVAL
-    return [order.label, number(order.tau, 2), interval, str(order.agents)]
+    agents = " to ".join(str(count) for count in dict.fromkeys(order.agents))
+    return [order.label, number(order.tau, 2), interval, agents]
 
 
 def all_orders(block: Block) -> list[Order]:

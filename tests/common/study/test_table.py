@@ -212,6 +212,7 @@ def test_runs_beyond_the_grid_and_cells_that_are_left_out(tmp_path: Path) -> Non
     assert "|  | smg | **845 ± 40** | 3 × 1 |" in text
     assert "| cheetah_run | drq | **5** | 1 × 1 |" in text and "| cheetah_run | sac" not in text
     assert "Averages, IQM and P are over walker_walk, finger_spin." in text
+    assert re.search(r"\| mean \| .* \| 2 to 3 \|\n", text)  # SAC is compared on two of the three tasks
     states = {
         (row["task"], row["agent"]): row["state"]
         for row in csv.DictReader(io.StringIO(formats.comma_separated(table_of(planned))))
@@ -224,8 +225,8 @@ def test_the_order_of_the_agents_is_compared_with_the_published_one(tmp_path: Pa
     # Walker, printed: DrQ 110, SAC 132, SMG 814; ours: DrQ 100, SAC 120, SMG 830. Finger, printed: SAC 22,
     # DrQ 54, SMG 910; ours: SAC 25, SMG 42, DrQ 60, one pair of three reversed.
     (walker, finger), mean = block.orders, block.mean_order
-    assert (walker.label, walker.agents, walker.tau) == ("walker_walk", 3, 1)
-    assert (finger.label, finger.agents, finger.tau) == ("finger_spin", 3, pytest.approx(1 / 3))
+    assert (walker.label, walker.agents, walker.tau) == ("walker_walk", (3, 3), 1)
+    assert (finger.label, finger.agents, finger.tau) == ("finger_spin", (3, 3), pytest.approx(1 / 3))
     assert mean is not None and (mean.label, mean.tau) == ("mean", pytest.approx(2 / 3))
     # Drawing seeds: SAC's 100 to 140 and DrQ's 90 to 110 can change places, SMG's cannot; on finger nothing
     # can, as 20 to 30, 40 to 44 and 50 to 70 lie apart.

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from common import cli
 from common.config.loading import load
+from common.run import reevaluate
 from common.run.evaluate import Evaluator, mean_actions, summary_table
 from common.run.reevaluate import report
 from common.run.train import final_report
-from tests import released
+from tests import released, runs
 from tests.common.study.written_runs import study, write_run
 
 ARGUMENTS = {"task": "walker_walk", "action_repeat": 8, "episode_steps": 64, "seed": 3}
@@ -171,3 +173,21 @@ def test_actions_do_not_depend_on_the_batch_they_are_chosen_in():
     alone = np.concatenate([mean_actions(agent, single[None]) for single in obs])
     assert together.shape == (21, 3) and np.array_equal(together, alone)
     np.testing.assert_allclose(together, agent.act(torch.from_numpy(obs), sample=False).numpy(), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_of_the_clips_of_now_and_the_images_of_then(tmp_path, monkeypatch):
+    folder = runs.run(tmp_path / "run", "sac", "eval.shifts=[train]", "train.steps=12", "eval.episodes=1")
+    path = folder / "provenance.json"
+    provenance = json.loads(path.read_text())
+    then = {
+        "data": {"source": "files", "video_hard": {"clips": 100}},
+        "overlay": {"source": "files", "images": 7},
+    }
+    path.write_text(json.dumps(provenance | then))
+    found = []
+    monkeypatch.setattr(reevaluate, "report", lambda *arguments: found.append(arguments[3]) or "")
+    assert cli.main(["eval", str(folder), "--shifts", "video_hard"]) == 0
+    [[session]] = found
+    assert session["data"]["source"] == "procedural"
+    assert session["overlay"] == then["overlay"]

@@ -6,6 +6,7 @@ import torch
 
 from common import cli
 from common.config.loading import load
+from common.envs.backgrounds import data_summary
 from common.run import reevaluate
 from common.run.evaluate import Evaluator, mean_actions, summary_table
 from common.run.reevaluate import report
@@ -180,14 +181,11 @@ def test_an_evaluation_is_of_the_clips_of_now_and_the_images_of_then(tmp_path, m
     folder = runs.run(tmp_path / "run", "sac", "eval.shifts=[train]", "train.steps=12", "eval.episodes=1")
     path = folder / "provenance.json"
     provenance = json.loads(path.read_text())
-    then = {
-        "data": {"source": "files", "video_hard": {"clips": 100}},
-        "overlay": {"source": "files", "images": 7},
-    }
+    then = {"data": {"source": "elsewhere"}, "overlay": {"source": "files", "images": 7}}
     path.write_text(json.dumps(provenance | then))
     found = []
     monkeypatch.setattr(reevaluate, "report", lambda *arguments: found.append(arguments[3]) or "")
     assert cli.main(["eval", str(folder), "--shifts", "video_hard"]) == 0
     [[session]] = found
-    assert session["data"]["source"] == "procedural"
+    assert session["data"] == data_summary(None)
     assert session["overlay"] == then["overlay"]

@@ -195,6 +195,7 @@ def test_studies_import_no_plotting_and_no_compiler_where_nothing_is_drawn(
     assert not {"matplotlib", "torch._dynamo", "common.run.build", "mujoco"} & set(modules)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     command = [sys.executable, "-m", "common.cli", "config", *SELECTION]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

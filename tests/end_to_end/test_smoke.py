@@ -60,6 +60,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     assert "not a run folder" in refused.stderr and "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_checkpoint_is_readable_without_running_code(tmp_path):
     folder = runs.run(tmp_path / "run", "smg", "train.steps=25", "eval.every=25", "eval.shifts=[train]")
     manifest = json.loads((folder / "checkpoint" / "latest.json").read_text())

@@ -48,6 +48,7 @@ def test_the_camera_is_recorded_and_null_in_an_older_run_was_the_first(tmp_path:
         assert load_run_config(tmp_path).env.camera == older
 
 
+@pytest.mark.slow
 def test_the_environment_looks_through_it() -> None:
     def frame(task: str, **arguments: Any) -> np.ndarray:
         env = BenchmarkEnv(task, seed=3, **arguments)

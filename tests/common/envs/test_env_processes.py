@@ -102,6 +102,7 @@ def test_a_killed_process_is_noticed_and_replaced(start: Callable[..., TrainingE
     np.testing.assert_array_equal(begun, start(False, seed=5).reset())
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_ended_and_replaced(
     start: Callable[..., TrainingEnv], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +251,7 @@ def test_a_pool_notices_a_dead_process(data_folder: Path) -> None:
     pool.close()
 
 
+@pytest.mark.slow
 def test_a_pool_notices_a_process_that_hangs(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = EnvPool([SMALL | {"data_root": str(data_folder)}] * 2, 2)
     pool.reset([0, 1], [None, None])

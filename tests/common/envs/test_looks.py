@@ -110,6 +110,7 @@ def test_golden_check_passes_here_and_on_a_renderer_with_other_edges(monkeypatch
     assert golden.golden_check() >= 0.99
 
 
+@pytest.mark.slow
 def test_golden_check_fails_where_the_floors_texture_lies_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with the MuJoCo versions that anchor it anew."""
 
@@ -123,6 +124,7 @@ def test_golden_check_fails_where_the_floors_texture_lies_elsewhere(monkeypatch:
     assert golden.golden_check() < 0.9
 
 
+@pytest.mark.slow
 def test_golden_check_fails_on_a_moved_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = Camera.frame
     monkeypatch.setattr(Camera, "frame", lambda camera: np.roll(frame(camera), 3, axis=2))

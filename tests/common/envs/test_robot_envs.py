@@ -47,6 +47,7 @@ def test_gymnasium_accepts_the_environment(task: str, values: int) -> None:
     env.close()
 
 
+@pytest.mark.slow
 def test_an_episode_is_fifty_steps_and_ends_by_time_alone() -> None:
     env = make("robot_peg_in_box", seed=1)
     first, _ = env.reset()

@@ -192,6 +192,7 @@ def test_files_for_a_paper_are_the_same_each_time(tmp_path: Path):
     assert all(tuple(bytes.fromhex(PALETTE[name][0][1:])) in counts for name in ("c1", "c3"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("counts", "across", "down"), [([4], 4, 1), ([5], 3, 2), ([13], 4, 4), ([13, 2], 4, 4 + 2)]
 )

@@ -52,6 +52,7 @@ def test_returns_do_not_depend_on_how_many_environments_step_together(one_by_one
     assert sorted(together, key=key) == sorted(one_by_one, key=key)
 
 
+@pytest.mark.slow
 def test_every_shift_plays_the_same_episodes_and_each_evaluation_others(one_by_one):
     assert [record["length"] for record in one_by_one] == [8] * 9
     evaluator = Evaluator(ARGUMENTS, ("train",), episodes=3, envs=3, processes=0)

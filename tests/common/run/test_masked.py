@@ -172,6 +172,7 @@ def test_every_mask_has_records_of_its_own(folder, monkeypatch, capsys):
     assert evaluated(folder) == {None: records[None], "learned": [], "truth": []}
 
 
+@pytest.mark.slow
 def test_masks_that_there_are_not_are_refused(folder, tmp_path, capsys):
     assert cli.main(["eval", str(folder), "--masks", "learnt"]) == 2
     assert "unknown mask 'learnt'; did you mean 'learned'" in capsys.readouterr().err

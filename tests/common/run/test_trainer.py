@@ -48,6 +48,7 @@ def test_a_run_of_1300_steps_makes_the_updates_that_the_schedule_implies(tmp_pat
     }
 
 
+@pytest.mark.slow
 def test_updates_come_at_the_steps_that_their_period_divides(tmp_path, monkeypatch):
     learnt = []
 

@@ -16,6 +16,8 @@ from common.run.device import resolve_auto
 from common.run.trained import load_agent, load_run
 from tests import runs
 
+pytestmark = pytest.mark.slow  # every test needs a run
+
 QUICK = (
     "eval.shifts=[train]",
     "env.episode_steps=32",

@@ -100,6 +100,7 @@ def test_looks_show_the_published_colours_and_textures(envs: dict[str, Benchmark
         np.testing.assert_array_equal(model.mat("table").rgba, (1, 1, 1, 1))
 
 
+@pytest.mark.slow
 def test_state_reward_and_reports_are_equal_to_the_bit(envs: dict[str, BenchmarkEnv]) -> None:
     random = np.random.RandomState(0)
     simulators = [env._simulator for env in envs.values()]
@@ -116,6 +117,7 @@ def test_state_reward_and_reports_are_equal_to_the_bit(envs: dict[str, Benchmark
         assert len({env.simulator_state().tobytes() for env in envs.values()}) == 1
 
 
+@pytest.mark.slow
 def test_looks_differ_on_the_table_and_not_on_the_foreground(envs: dict[str, BenchmarkEnv]) -> None:
     frames = {shift: env.step(np.zeros(env.action_size))[0][-3:] for shift, env in envs.items()}
     masks = {shift: env.segmentation() for shift, env in envs.items()}

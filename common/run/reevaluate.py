@@ -101,9 +101,10 @@ def masked_table(records: list[Record], masked: Mapping[str, list[Record]]) -> s
     episodes of the differences.
     """
     plain = returns_by_shift(records)
-    lines = ["", f"{'acting on':<12} {'observation':>11}" + "".join(f" {mask:>24}" for mask in masked)]
+    width = max(12, *map(len, plain))
+    lines = ["", f"{'acting on':<{width}} {'observation':>11}" + "".join(f" {mask:>24}" for mask in masked)]
     for shift, returns in plain.items():
-        line = f"{shift:<12} {statistics.fmean(returns):>11.1f}"
+        line = f"{shift:<{width}} {statistics.fmean(returns):>11.1f}"
         for found in masked.values():
             theirs = returns_by_shift(found)[shift]
             differences = [one - two for one, two in zip(theirs, returns, strict=True)]

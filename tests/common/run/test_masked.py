@@ -133,6 +133,17 @@ def test_the_table_pairs_episodes():
     assert row.split()[1:] == ["2.0", "5.0", "(+3.0", "±", "2.8)", "2.0", "(+0.0", "±", "0.0)"]
 
 
+def test_the_tables_columns_are_aligned_whatever_a_shifts_name():
+    records = [{"shift": shift, "return": 1.0} for shift in ("train", "rotate_shift_hard")]
+    lines = masked_table(records, {"truth": records}).splitlines()[1:4]
+    assert len({len(line) for line in lines}) == 1
+    observation = lines[0].index("observation") + len("observation")
+    assert [line[:observation].split() for line in lines[1:]] == [
+        ["train", "1.0"],
+        ["rotate_shift_hard", "1.0"],
+    ]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return runs.run(tmp_path_factory.mktemp("masked") / "run", "smg", *SHORT)

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
         yield _finding("golden frames", _golden_frames)
     yield _finding("backgrounds", lambda: _backgrounds(config))
     yield _finding("overlay images", lambda: _overlay_images(config))
-    yield Finding("W&B", f"{config.wandb.mode}, version {version('wandb')}", ok=True)
+    yield _finding("W&B", lambda: _wandb(config))
     if renderer.ok:
         yield _finding("replay", lambda: _replay(config))
 
@@ -104,6 +104,14 @@ def _versions() -> str:
         needed = " ".join(f"{package}=={number}" for package, number in PINNED.items())
         raise UserError(f"{text}; other versions draw other pixels: pip install {needed}")
     return text
+
+
+def _wandb(config: Config) -> str:
+    """No obstacle where it is missing: a run's own files are complete without."""
+    try:
+        return f"{config.wandb.mode}, version {version('wandb')}"
+    except PackageNotFoundError:
+        return f"{config.wandb.mode}, not installed: runs are not mirrored (pip install wandb)"
 
 
 def _renderer(config: Config) -> str:

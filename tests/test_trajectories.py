@@ -48,6 +48,17 @@ def test_in_float32_eight_updates_end_near_the_released_weights(name):
         assert max(distances.values()) < 1e-3, worst(distances)
 
 
+@needs_trajectories
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compile", ["eager", "graphs"])
+@pytest.mark.parametrize("name", OWN_KEYS)
+def test_on_a_gpu_eight_updates_end_at_the_released_weights(name, compile):
+    distances = follow_trajectory(name, torch.float64, "device=cuda", f"compile={compile}")
+    assert max(distances.values()) < 1e-3, worst(distances)
+    assert max(value for key, value in distances.items() if key != "log_alpha") < 5e-5, worst(distances)
+
+
 def follow_trajectory(name: str, precision: torch.dtype, *overrides: str) -> dict[str, float]:
     """Runs the stored updates; of every tensor, |Δ − Δ*| / |Δ*|, Δ its change from the start."""
     stored = released.numbers(name)
@@ -57,11 +68,14 @@ def follow_trajectory(name: str, precision: torch.dtype, *overrides: str) -> dic
     released.in_precision(agent, precision)
     before = released.snapshot(agent)
     for index, step in enumerate(trajectory["steps"]):
-        agent.step(*update(name, agent, stored, trajectory, index, int(step), precision))
+        inputs, plan = update(name, agent, stored, trajectory, index, int(step), precision)
+        agent.graphed_update({key: value.to(agent.device) for key, value in inputs.items()}, plan)
+    assert agent.graphed_update.graphs == (agent.config.compile == "graphs"), agent.graphed_update.findings
     distances = {}
     for key, after in released.snapshot(agent).items():
-        expected = torch.from_numpy(trajectory[f"after/{key}"]).double() - before[key].double()
-        distances[key] = float((after.double() - before[key].double() - expected).norm() / expected.norm())
+        start = before[key].double().cpu()
+        expected = torch.from_numpy(trajectory[f"after/{key}"]).double() - start
+        distances[key] = float((after.double().cpu() - start - expected).norm() / expected.norm())
     stored_names = {key.removeprefix("after/") for key in trajectory if key.startswith("after/")}
     assert distances.keys() == stored_names
     return distances

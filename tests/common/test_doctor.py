@@ -1,6 +1,7 @@
 """What `smg doctor` finds, with and without something missing."""
 
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,20 @@ def test_each_obstacle_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "lower replay.capacity" in problems(smoke())["replay"]
     assert examine(config) == 1
     assert "Training cannot start before this is solved: Python, PyTorch" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("without_data", "renderer", "without_rendering")
+def test_without_wandb_training_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = doctor.version
+
+    def version(package: str) -> str:
+        if package == "wandb":
+            raise PackageNotFoundError(package)
+        return installed(package)
+
+    monkeypatch.setattr(doctor, "version", version)
+    found = {finding.name: finding for finding in diagnose(smoke())}
+    assert found["W&B"].ok and "not installed" in found["W&B"].text
 
 
 @pytest.mark.parametrize(

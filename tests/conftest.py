@@ -4,12 +4,14 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
-from selenium import webdriver
 
 from common.run.signals import STATUS
-from tests.browser import chromium
+
+if TYPE_CHECKING:
+    from selenium import webdriver
 
 # Whatever started the tests: under a real-time policy threads that spin while they wait, as a browser's and a
 # matrix product's do, would keep a core from the thread that they wait for.
@@ -34,7 +36,10 @@ def clip_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[webdriver.Chrome]":
     """Headless Chromium."""
+    # Imported here, because a machine that is only to show what a GPU computes has no browser's driver.
+    from tests.browser import chromium
+
     with chromium(tmp_path_factory.mktemp("chromium")) as session:
         yield session

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from wandb.proto import wandb_internal_pb2  # pyright: ignore
 
 from common.config.loading import load
 from common.config.schema import Config
@@ -62,6 +61,8 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
 
 def wandb_history(file: Path) -> list[dict[str, float]]:
     """The metrics that an offline W&B file holds, a dict per logged row."""
+    from wandb.proto import wandb_internal_pb2  # pyright: ignore  # not on every machine with a GPU
+
     history = []
     for data in _leveldb_records(file.read_bytes()[7:]):
         record = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]

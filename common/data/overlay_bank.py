@@ -206,7 +206,10 @@ class Exchange:
 
 def _upload(values: Tensor, device: torch.device) -> Tensor:
     """Values from the host on the device, without waiting for what it is doing."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
+    if device.type != "cuda":
+        return values
+    # Kornia's parameters may be one number seen as many, which cannot be pinned.
+    return values.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 def _description(source: str, count: int, content: bytes) -> dict[str, Any]:

@@ -348,7 +348,8 @@ class Augmentation:
                 # Kornia reads the others (a shape, the order of four operations) on the host.
                 per_sample = name not in ("forward_input_shape", "order", "idx")
                 if per_sample and value.device.type == "cpu" and device.type == "cuda":
-                    value = value.pin_memory().to(device, non_blocking=True)
+                    # Contiguous: one number that is seen as many cannot be pinned.
+                    value = value.contiguous().pin_memory().to(device, non_blocking=True)
                 draws[f"{index}.{name}"] = value
         return draws
 

@@ -1,7 +1,8 @@
 """An agent's update and policy as they stand, or as CUDA graphs that are checked before they are trusted."""
 
+import contextlib
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
 import torch
@@ -109,7 +110,9 @@ class GraphedProgram:
 
     def _first(self, inputs: dict[str, Tensor], schedule: Hashable) -> Metrics:
         """Capture a schedule and take its first step, checked; or take it eagerly, now and ever after."""
-        before = {name: value.clone() for name, value in self.state().items()}
+        # Detached: a copy with a history would keep the weights' gradient nodes of this stream alive, and the
+        # backward passes that are captured on another would have to wait for it, which no capture allows.
+        before = {name: value.detach().clone() for name, value in self.state().items()}
         while self.graphs:
             try:
                 outcome, finding = self._checked(inputs, schedule, before)
@@ -154,7 +157,7 @@ class GraphedProgram:
             for name, value in self.state().items()
             if value.is_floating_point()
         }
-        return changes | {name: value.clone() for name, value in metrics.items()}
+        return changes | {name: value.detach().clone() for name, value in metrics.items()}
 
     def _fall_back(self, schedule: Hashable, reason: str, before: dict[str, Tensor]) -> None:
         """Do without compiled parts, or if there are none, without graphs."""
@@ -181,7 +184,8 @@ class _CudaGraph:
         self.graph = torch.cuda.CUDAGraph()
         # The overlay bank's thread may allocate meanwhile, which concerns this capture no more than it does
         # the updates.
-        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+        capture = torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local")
+        with _undone_if_it_fails(pool), capture:
             metrics = step()
             self.names = list(metrics)
             self.values = torch.stack([value.float() for value in metrics.values()])
@@ -189,6 +193,25 @@ class _CudaGraph:
     def __call__(self) -> Metrics:
         self.graph.replay()
         return dict(zip(self.names, self.values.unbind(), strict=True))
+
+
+@contextlib.contextmanager
+def _undone_if_it_fails(pool: Any) -> Iterator[None]:
+    """Put back what PyTorch leaves behind when a capture cannot end: the next random number would raise.
+
+    Those are the current stream, the generator of random numbers and the memory pool that takes allocations.
+    """
+    device, stream = torch.cuda.current_device(), torch.cuda.current_stream()
+    generator = torch.cuda.default_generators[device]
+    random = generator.clone_state()
+    try:
+        yield
+    except BaseException:
+        torch.cuda.set_stream(stream)
+        generator.graphsafe_set_state(random)
+        with contextlib.suppress(AttributeError, RuntimeError):  # the pool is closed
+            torch._C._cuda_endAllocateToPool(device, pool)  # pyright: ignore
+        raise
 
 
 def side_stream(device: torch.device) -> Any:

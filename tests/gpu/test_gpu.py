@@ -9,6 +9,7 @@ import torch
 
 from common.config.loading import load
 from common.config.registry import AGENTS, agent_class
+from common.rl.augment import build_augmentation
 from common.rl.batch import Batch
 from common.run.device import resolve_auto
 from common.run.train import train
@@ -95,6 +96,36 @@ def test_a_loaded_state_goes_on_as_the_agent_that_was_saved(name):
     for step in range(FIRST_STEP + 4, FIRST_STEP + 8):
         assert update(agent, step) == update(other, step)
     assert_equal(agent, other)
+
+
+def test_a_failed_capture_leaves_nothing_behind():
+    agent = build("sac", "graphs")
+    capturable = agent.graphed_update.step
+
+    def waiting(inputs, schedule):
+        metrics = capturable(inputs, schedule)
+        metrics["loss/bellman"].item()  # which no capture allows
+        return metrics
+
+    agent.graphed_update.step = agent.graphed_update.reference = waiting
+    stream = torch.cuda.current_stream()
+    with pytest.warns(UserWarning, match="CUDA graphs are off, updates run eagerly"):
+        update(agent, FIRST_STEP)
+    eager = build("sac", "eager")
+    update(eager, FIRST_STEP)
+    assert torch.cuda.current_stream() == stream
+    for step in range(FIRST_STEP + 1, FIRST_STEP + 4):  # and random numbers are those of an eager run
+        assert update(agent, step) == pytest.approx(update(eager, step), rel=0.05, abs=1e-3)
+
+
+def test_draws_of_an_augmentation_arrive_whole():
+    """Kornia gives some as one row that is seen as one for every sample, an affine map's centre for one."""
+    augmentation = build_augmentation({"name": "RandomAffine", "degrees": 10}, None, 84)
+    torch.manual_seed(0)
+    there = augmentation.draw(8, 84, 84, torch.device("cuda"))
+    torch.manual_seed(0)
+    for name, value in augmentation.draw(8, 84, 84, torch.device("cpu")).items():
+        assert torch.equal(there[name].cpu(), value), name
 
 
 @pytest.mark.parametrize("storage", ["cuda", "cpu"])

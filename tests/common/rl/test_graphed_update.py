@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd.graph import get_gradient_edge
 
 from common.rl import cuda_graphs
 from common.rl.batch import UpdateSchedule
@@ -84,6 +85,26 @@ def test_checked_graphs_learn_what_eager_updates_learn(name):
     schedules = agent.graphed_update._captured.keys()
     assert len(agent.graphed_update.findings) == len(schedules) >= 2
     assert all("the first replay equals an eager step" in line for line in agent.graphed_update.findings)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_no_gradient_node_outlives_a_step_that_is_compared(name):
+    """One that did would belong to another stream than the capture, which breaks captures on a GPU."""
+    agent = graphed(name)
+    learns = [weight for weight in agent.parameters() if weight.requires_grad]
+    step, steps = agent.graphed_update.step, []
+
+    def marking(inputs, schedule):
+        nodes = [get_gradient_edge(weight).node for weight in learns]
+        steps.append(sum("of an earlier step" in node.metadata for node in nodes))
+        for node in nodes:
+            node.metadata["of an earlier step"] = True
+        del nodes, node
+        return step(inputs, schedule)
+
+    agent.graphed_update.step = agent.graphed_update.reference = marking
+    train(agent, 1)
+    assert steps == [0] * 4  # two eager steps, a warm-up and the capture
 
 
 class WrongLayout(Recording):

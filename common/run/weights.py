@@ -108,7 +108,7 @@ def export(run: Path, folder: Path, scores_only: bool = False) -> None:
     Args:
         run: the run's folder, only read.
         folder: is made, and must not hold a run.
-        scores_only: copy no more than tables are made of, some 20 kB.
+        scores_only: copy no more than tables are made of, some 20 kB; needs no weights.
 
     Raises:
         UserError: there is no run to copy, or `folder` holds one already or cannot be written.
@@ -117,19 +117,18 @@ def export(run: Path, folder: Path, scores_only: bool = False) -> None:
         raise UserError(f"{run} is no run folder: it has no {RESOLVED_NAME}")
     if (folder / RESOLVED_NAME).exists():
         raise UserError(f"{folder} already holds a run; choose another folder")
-    weights = read(run, "export")
-    with checkpoint.must_fit(weights.source):
-        halves = {name: value.half() for name, value in weights.tensors.items()}
-    buffer = io.BytesIO()
-    torch.save({"step": weights.step, "agent": halves}, buffer)
-    sheet = sheet_of(run, weights.step)
+    if scores_only and not read_json_lines(run / EVALUATIONS, EPISODE):
+        raise UserError(f"{run} has no scores yet: {EVALUATIONS} has no episode")
+    weights = None if scores_only else read(run, "export")
+    content = None if weights is None else _in_half_precision(weights)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not scores_only:
+        if weights is not None and content is not None:
+            sheet = sheet_of(run, weights.step)
             if sheet.exists():
                 (folder / "sheets").mkdir(exist_ok=True)
                 shutil.copyfile(sheet, folder / "sheets" / sheet.name)
-            checkpoint.write_atomically(folder / FILE, buffer.getbuffer())
+            checkpoint.write_atomically(folder / FILE, content)
         step, seconds = progress(run)
         if scores_only and seconds is not None:  # of the metrics, what the run took
             line = json.dumps(dict(zip(TIMES, (step, seconds), strict=True))) + "\n"
@@ -139,6 +138,15 @@ def export(run: Path, folder: Path, scores_only: bool = False) -> None:
                 checkpoint.write_atomically(folder / path.name, _portable(path))
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror})") from error
+
+
+def _in_half_precision(weights: Weights) -> memoryview:
+    """A weights file's content."""
+    with checkpoint.must_fit(weights.source):
+        halves = {name: value.half() for name, value in weights.tensors.items()}
+    buffer = io.BytesIO()
+    torch.save({"step": weights.step, "agent": halves}, buffer)
+    return buffer.getbuffer()
 
 
 def scores_of(folder: Path) -> int | None:

@@ -81,6 +81,19 @@ def test_scores_are_what_tables_are_made_of_and_no_more(run: Path, exported: Pat
         weights.read(tmp_path / "scores", "explain")
 
 
+def test_scores_need_no_checkpoint(run: Path, tmp_path: Path):
+    """A run that came from another machine without its large files."""
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint"))
+    weights.export(tmp_path / "run", tmp_path / "scores", scores_only=True)
+    assert (tmp_path / "scores" / "eval.jsonl").read_bytes() == (run / "eval.jsonl").read_bytes()
+    with pytest.raises(UserError, match="neither a checkpoint nor weights"):
+        weights.export(tmp_path / "run", tmp_path / "whole")
+    (tmp_path / "run" / "eval.jsonl").unlink()
+    with pytest.raises(UserError, match="has no scores yet"):
+        weights.export(tmp_path / "run", tmp_path / "other", scores_only=True)
+    assert not (tmp_path / "whole").exists() and not (tmp_path / "other").exists()
+
+
 def test_an_export_says_with_what_the_run_went_on(run: Path, tmp_path: Path):
     resumed = tmp_path / "resumed"
     shutil.copytree(run, resumed)

@@ -76,6 +76,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             trainer.restore()
             while trainer.progress.step < config.train.random_steps + arguments.warm_up:
                 trainer.advance()
+            captured_all(trainer)
             wall = split = timed(trainer, arguments.steps, Clock())
             own = None
             if on_gpu(config.device):
@@ -97,6 +98,15 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "overhead_ms": split["total"] - split["update"],
         "overhead_cpu_ms": own and own["total"] - own["update"],
     }
+
+
+def captured_all(trainer: Trainer, quiet: int = 60) -> None:
+    """Train until so many steps in a row captured no CUDA graph: an agent may draw which one it needs."""
+    findings, since = trainer.agent.graphed_update.findings, 0
+    while trainer.agent.graphed_update.graphs and since < quiet:
+        before = len(findings)
+        trainer.advance()
+        since = since + 1 if len(findings) == before else 0
 
 
 def wait_for_updates(trainer: Trainer) -> None:

@@ -232,8 +232,9 @@ def test_smgs_main_table_in_small() -> None:
     assert seeds["walker_stand"] == seeds["walker_walk"] | dict.fromkeys(
         ("drq", "svea", "sgqn", "smg"), (0, 1, 2)
     )
-    assert {column for column in agents if seeds["finger_spin"][column] == (0,)} == {"drq", "sgqn", "smg"}
-    assert len(found.runs) == 14 + 14 + 4 + 3
+    for task in ("finger_spin", "cartpole_swingup"):
+        assert {column for column in agents if seeds[task][column] == (0,)} == {"drq", "sgqn", "smg"}
+    assert len(found.runs) == 14 + 14 + 4 + 6
     assert {(run.config.eval.episodes, run.config.eval.clips) for run in found.runs} == {(10, (25, 49))}
 
 

@@ -95,7 +95,7 @@ def test_no_gradient_node_outlives_a_step_that_is_compared(name):
     step, steps = agent.graphed_update.step, []
 
     def marking(inputs, schedule):
-        nodes = [get_gradient_edge(weight).node for weight in learns]
+        nodes: list[Any] = [get_gradient_edge(weight).node for weight in learns]
         steps.append(sum("of an earlier step" in node.metadata for node in nodes))
         for node in nodes:
             node.metadata["of an earlier step"] = True

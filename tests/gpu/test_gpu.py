@@ -111,10 +111,13 @@ def test_a_failed_capture_leaves_nothing_behind():
     stream = torch.cuda.current_stream()
     with pytest.warns(UserWarning, match="CUDA graphs are off, updates run eagerly"):
         update(agent, FIRST_STEP)
+    random = torch.cuda.get_rng_state()
     eager = build("sac", "eager")
     update(eager, FIRST_STEP)
     assert torch.cuda.current_stream() == stream
-    for step in range(FIRST_STEP + 1, FIRST_STEP + 4):  # and random numbers are those of an eager run
+    assert torch.equal(random, torch.cuda.get_rng_state())
+    assert hasattr(torch._C, "_cuda_endAllocateToPool")  # pyright: ignore[reportPrivateUsage]
+    for step in range(FIRST_STEP + 1, FIRST_STEP + 4):
         assert update(agent, step) == pytest.approx(update(eager, step), rel=0.05, abs=1e-3)
 
 

@@ -144,6 +144,19 @@ def test_updates_in_which_a_graph_is_captured_do_not_count(tmp_path, monkeypatch
     assert timed is not None and timed.full < 0.3 and timed.mean < 0.3
 
 
+def test_the_first_choice_of_actions_does_not_count(tmp_path, monkeypatch):
+    act, calls = SAC.act, []
+
+    def slow_at_first(self, obs, sample):
+        calls.append(len(obs))
+        time.sleep(1 if len(calls) == 1 else 0)
+        return act(self, obs, sample)
+
+    monkeypatch.setattr(SAC, "act", slow_at_first)
+    timed = time_updates(resolve_auto(runs.smoke(tmp_path, "sac")), 6)
+    assert timed is not None and timed.act < 0.5
+
+
 def test_no_memory_for_a_second_agent_is_no_error(tmp_path, monkeypatch):
     def full(*_: Any) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")

@@ -338,7 +338,7 @@ RECORDED = sorted(path.parent for path in (CONFIGS.parent / "results").glob("*/*
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
 def test_the_runs_in_results_are_read_by_the_code_of_today(folder: Path) -> None:
     config = load_run_config(folder)
-    assert folder.name.startswith(f"{config.task}-{config.agent}")
+    assert folder.name.startswith(f"{config.task}-") and folder.name.endswith(f"-seed{config.seed}")
 
 
 def test_there_are_runs_in_results() -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from common.run.signals import STATUS
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 # matrix product's do, would keep a core from the thread that they wait for.
 with suppress(AttributeError, OSError):  # not on Linux; refused
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is marked `gpu` skips without one."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
 
 
 @pytest.fixture(autouse=True, scope="session")

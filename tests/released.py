@@ -52,8 +52,8 @@ def tensor(array: np.ndarray) -> Tensor:
 def small(name: str, *overrides: str) -> Any:
     """An agent of the fixtures' size with weights of its own; overlay images are black."""
     config = resolve_auto(load(name, "walker_walk", "smoke", overrides=[*SIZES, *overrides]))
-    images = lambda count: torch.zeros(count, 3, 84, 84, device=config.device)  # noqa: E731
-    return agent_class(name)(config, 3, images, config.device)
+    black = torch.zeros(1, 3, 84, 84, device=config.device)
+    return agent_class(name)(config, 3, lambda count: black.expand(count, -1, -1, -1), config.device)
 
 
 def agent(name: str, stored: dict[str, np.ndarray], *overrides: str) -> Any:

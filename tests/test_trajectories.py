@@ -50,7 +50,6 @@ def test_in_float32_eight_updates_end_near_the_released_weights(name):
 
 @needs_trajectories
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("compile", ["eager", "graphs"])
 @pytest.mark.parametrize("name", OWN_KEYS)
 def test_on_a_gpu_eight_updates_end_at_the_released_weights(name, compile):

@@ -21,6 +21,7 @@ from torch import Tensor
 from common.data.image_files import SUFFIXES, image_names, natural_order, read_image
 from common.data.procedural_images import procedural_images
 from common.errors import UserError
+from common.rl.upload import upload
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +124,9 @@ class OverlayBank:
             chosen = torch.randint(len(self._images), (BLOCK,))
             crop = self._crop.forward_parameters((BLOCK, 3, RESOLUTION, RESOLUTION))
             flip = self._flip.forward_parameters((BLOCK, 3, self.size, self.size))
-        images = self._images.index_select(0, _upload(chosen, self.device)).float()
-        views = self._crop(images, params={name: _upload(value, self.device) for name, value in crop.items()})
-        views = self._flip(views, params={name: _upload(value, self.device) for name, value in flip.items()})
+        images = self._images.index_select(0, upload(chosen, self.device)).float()
+        views = self._crop(images, params={name: upload(value, self.device) for name, value in crop.items()})
+        views = self._flip(views, params={name: upload(value, self.device) for name, value in flip.items()})
         return (views + 0.5).to(torch.uint8)
 
 
@@ -198,18 +199,10 @@ class Exchange:
             images = self._thread.submit(self._sequence.read, first, held).result()
         device = self._images.device
         slots = torch.arange(first, end) % held
-        self._images[_upload(slots, device)] = _upload(torch.from_numpy(images), device)
+        self._images[upload(slots, device)] = upload(torch.from_numpy(images), device)
         self._block = block
         if self._step:
             self._next = self._thread.submit(self._sequence.read, end, self._step)
-
-
-def _upload(values: Tensor, device: torch.device) -> Tensor:
-    """Values from the host on the device, without waiting for what it is doing."""
-    if device.type != "cuda":
-        return values
-    # Kornia's parameters may be one number seen as many, which cannot be pinned.
-    return values.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 def _description(source: str, count: int, content: bytes) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from common.errors import UserError, did_you_mean
 from common.rl.frames import apart, stacked
+from common.rl.upload import upload
 
 ImageSource = Callable[[int], Tensor]
 """n -> (n, 3, H, W), or (n, 3 * frames, H, W) for images of their own behind each frame; pixels in 0..255."""
@@ -347,10 +348,8 @@ class Augmentation:
             for name, value in transform.forward_parameters((batch_size, 3, height, width)).items():
                 # Kornia reads the others (a shape, the order of four operations) on the host.
                 per_sample = name not in ("forward_input_shape", "order", "idx")
-                if per_sample and value.device.type == "cpu" and device.type == "cuda":
-                    # Contiguous: one number that is seen as many cannot be pinned.
-                    value = value.contiguous().pin_memory().to(device, non_blocking=True)
-                draws[f"{index}.{name}"] = value
+                on_host = value.device.type == "cpu"
+                draws[f"{index}.{name}"] = upload(value, device) if per_sample and on_host else value
         return draws
 
     def __call__(self, obs: Tensor, draws: dict[str, Tensor]) -> Tensor:

@@ -120,15 +120,10 @@ def export(run: Path, folder: Path, scores_only: bool = False) -> None:
     if scores_only and not read_json_lines(run / EVALUATIONS, EPISODE):
         raise UserError(f"{run} has no scores yet: {EVALUATIONS} has no episode")
     weights = None if scores_only else read(run, "export")
-    content = None if weights is None else _in_half_precision(weights)
     try:
+        if weights is not None:
+            _write_learnt(weights, sheet_of(run, weights.step), folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if weights is not None and content is not None:
-            sheet = sheet_of(run, weights.step)
-            if sheet.exists():
-                (folder / "sheets").mkdir(exist_ok=True)
-                shutil.copyfile(sheet, folder / "sheets" / sheet.name)
-            checkpoint.write_atomically(folder / FILE, content)
         step, seconds = progress(run)
         if scores_only and seconds is not None:  # of the metrics, what the run took
             line = json.dumps(dict(zip(TIMES, (step, seconds), strict=True))) + "\n"
@@ -140,13 +135,17 @@ def export(run: Path, folder: Path, scores_only: bool = False) -> None:
         raise UserError(f"{folder} cannot be written ({error.strerror})") from error
 
 
-def _in_half_precision(weights: Weights) -> memoryview:
-    """A weights file's content."""
+def _write_learnt(weights: Weights, sheet: Path, folder: Path) -> None:
+    """Write the weights in half precision, and copy the sheet if there is one."""
     with checkpoint.must_fit(weights.source):
         halves = {name: value.half() for name, value in weights.tensors.items()}
     buffer = io.BytesIO()
     torch.save({"step": weights.step, "agent": halves}, buffer)
-    return buffer.getbuffer()
+    folder.mkdir(parents=True, exist_ok=True)
+    if sheet.exists():
+        (folder / "sheets").mkdir(exist_ok=True)
+        shutil.copyfile(sheet, folder / "sheets" / sheet.name)
+    checkpoint.write_atomically(folder / FILE, buffer.getbuffer())
 
 
 def scores_of(folder: Path) -> int | None:

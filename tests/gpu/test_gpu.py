@@ -17,10 +17,7 @@ from tests import runs
 from tests.baselines.batches import random_batch
 from tests.common.rl.test_graphed_update import assert_equal
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 UPDATES, FIRST_STEP = 20, 1000
 RUN = ("device=cuda", "compile=graphs", "env.image_size=24", "network.strides=[2]", "eval.shifts=[train]")
 

@@ -244,7 +244,6 @@ def test_compiled_methods_are_not_used(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", ["sac", "sgqn", "smg"])
 def test_a_gpu_measures_the_same(name):
     agent, inputs, plan = build(name)

@@ -69,9 +69,14 @@ def collect(study: Study, mix: bool = False) -> Results:
 
 
 def changes(found: FoundRun) -> list[str]:
-    """Settings of what is learnt that a resume changed, each in one clause. A run may be prolonged."""
+    """What a resume changed of a run, or may have, each in one clause. A run may be prolonged.
+
+    What the data of readable sessions were is among their `conditions`.
+    """
     assert found.config is not None
     clauses = []
+    if not all(found.earlier):
+        clauses.append(f"what data an earlier session of {found.run.name} had cannot be read")
     for path in kept_before(found.run.folder, RESOLVED_NAME):
         step = path.stem.rpartition("-")[2]
         try:

@@ -555,13 +555,14 @@ def test_runs_of_several_commits_are_named(tmp_path: Path) -> None:
         (second.folder / f"provenance-until-{step}.json").write_text(json.dumps(earlier))
     (third.folder / "provenance-until-30.json").write_text('{"git_commit": "\\ud800"}')
     (third.folder / "provenance-until-40.json").write_text("damaged")
-    assert [found.run.name for found in collect(planned).done[:3]] == [first.name, second.name, third.name]
+    done = collect(planned, mix=True).done
+    assert [found.run.name for found in done[:3]] == [first.name, second.name, third.name]
     note = (
         f"The runs are not of one clean commit: cccccccccc (dirty) in {first.name}, "
         f"aaaaaaaaaa and bbbbbbbbbb and 0123456789 in {second.name}, unknown and 0123456789 in {third.name}, "
         "0123456789 elsewhere."
     )
-    assert note in table_of(planned).notes
+    assert note in table_of(planned, mix=True).notes
     for run in planned.runs:
         write_run(run, provenance=PROVENANCE | {"git_commit": "c" * 40 + "-dirty"})
         for path in run.folder.glob("provenance-until-*"):
@@ -633,6 +634,15 @@ def test_data_that_changed_on_the_way_are_a_mixture(tmp_path: Path) -> None:
     for cell, unmet in ((sac, ["backgrounds"]), (smg, ["overlay images", "backgrounds"])):
         assert cell.comparison is not None
         assert [each.key for each in cell.comparison.unmet][-len(unmet) :] == unmet
+
+
+@pytest.mark.parametrize("damaged", ["", "damaged", "[]", '{"git_commit": "\\ud800"}'])
+def test_data_of_an_earlier_session_that_cannot_be_read_may_be_others(tmp_path: Path, damaged: str) -> None:
+    planned = written(tmp_path)
+    run = planned.runs[0]
+    (run.folder / "provenance-until-30.json").write_text(damaged)
+    with pytest.raises(UserError, match=f"what data an earlier session of {run.name} had cannot be read"):
+        table_of(planned)
 
 
 def test_settings_that_changed_on_the_way_are_a_mixture(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ RESULTS = Path(__file__).parents[3] / "results"
 OVERRIDES = {
     "laptop_video_hard": [],
     "laptop_ablation": [],
+    "laptop_sgqn": [],
     "laptop_robot": [],
     # smg and drq are among laptop's, with other shifts.
     "variants": ["agents=[sada,smg_drift,smg_sada,smg_lite,smg_frames]"],

@@ -69,11 +69,12 @@ def checks(folder: Path, rehearse: bool) -> list[Check]:
     device, size = ("cpu", "smoke") if rehearse else ("cuda", "paper")
     smg = [sys.executable, "-m", "common.cli"]
     quiet = ["wandb.mode=disabled", f"device={device}"]
+    # A module that cannot be imported, for want of a package, stops no other; -v shows how far they came.
+    gpu_tests = [sys.executable, "-m", "pytest", "-v", "-rs", "-n", "0", "-m", "gpu", "--durations=5"]
+    gpu_tests += ["--continue-on-collection-errors", "tests"]
     found = [
         Check("doctor", [*smg, "doctor"], 60),
-        Check(
-            "gpu tests", [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "tests"], 150, pytest
-        ),
+        Check("gpu tests", gpu_tests, 300, pytest),
     ]
     for agent in ("smg", "sgqn"):
         run_folder = folder / f"smoke-{agent}"
@@ -154,8 +155,10 @@ def ended(process: subprocess.Popen[bytes], check: Check, seconds: float) -> str
 
 
 def pytest(output: str) -> dict[str, Any]:
-    """pytest's closing line."""
-    return {"closing line": output.strip().splitlines()[-1].strip("= ")}
+    """pytest's closing line, and what was skipped and why."""
+    lines = output.strip().splitlines()
+    skipped = [line for line in lines if line.startswith("SKIPPED")]
+    return {"closing line": lines[-1].strip("= "), "skipped": skipped}
 
 
 def last_json(output: str) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """An agent's update and policy as they stand, or as CUDA graphs that are checked before they are trusted."""
 
 import contextlib
+import gc
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -26,8 +27,8 @@ Step = Callable[[Inputs, Any], Metrics]
 class Capture(Protocol):
     """Makes of a step on fixed input tensors something that repeats it; captures by `_CudaGraph`."""
 
-    def __call__(self, step: Callable[[], Metrics], pool: Any) -> Callable[[], Metrics]:
-        """Record `step` without running it, into a memory pool; the result replays it."""
+    def __call__(self, step: Callable[[], Metrics], shared: Any) -> Callable[[], Metrics]:
+        """Record `step` without running it; the result replays it. `shared` is one for all of a program."""
         ...
 
 
@@ -82,7 +83,7 @@ class GraphedProgram:
         self.what = what
         self.findings: list[str] = [] if findings is None else findings
         self._capture: Capture = capture or _CudaGraph
-        self._pool: Any = None
+        self._shared: Any = None
         self._captured: dict[Hashable, tuple[dict[str, Tensor], Callable[[], Metrics]]] = {}
 
     def __call__(self, inputs: Inputs, schedule: Hashable) -> Metrics:
@@ -98,7 +99,7 @@ class GraphedProgram:
     def forget(self) -> None:
         """Drop all graphs, because tensors that they read were replaced; the next steps capture anew."""
         self._captured.clear()
-        self._pool = None
+        self._shared = None
 
     def _replayed(self, inputs: dict[str, Tensor], schedule: Hashable) -> Metrics:
         if schedule not in self._captured:
@@ -142,9 +143,9 @@ class GraphedProgram:
                 others.append(changes(self.reference, buffers, nudged(before)))
             changes(self.step, buffers, before)
             restore(self.state(), before)
-        if self._pool is None and self.device.type == "cuda":
-            self._pool = torch.cuda.graph_pool_handle()
-        replay = self._capture(lambda: self.step(cast(Inputs, buffers), schedule), self._pool)
+        if self._shared is None and self.device.type == "cuda":
+            self._shared = _Shared(torch.cuda.graph_pool_handle(), torch.cuda.Stream())
+        replay = self._capture(lambda: self.step(cast(Inputs, buffers), schedule), self._shared)
         outcome = detached_copies(replay())
         finding = compared(eager, others, self._changes(before, outcome))
         self._captured[schedule] = buffers, replay
@@ -177,15 +178,24 @@ class GraphedProgram:
         warnings.warn(finding, stacklevel=4)
 
 
+class _Shared(NamedTuple):
+    """What a program's graphs share, and no other's: destroying one may free its stream's workspaces."""
+
+    pool: Any
+    stream: torch.cuda.Stream
+
+
 class _CudaGraph:
     """A step captured as a CUDA graph."""
 
-    def __init__(self, step: Callable[[], Metrics], pool: Any) -> None:
+    def __init__(self, step: Callable[[], Metrics], shared: _Shared) -> None:
         self.graph = torch.cuda.CUDAGraph()
         # The overlay bank's thread may allocate meanwhile, which concerns this capture no more than it does
         # the updates.
-        capture = torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local")
-        with _undone_if_it_fails(pool), capture:
+        capture = torch.cuda.graph(
+            self.graph, pool=shared.pool, stream=shared.stream, capture_error_mode="thread_local"
+        )
+        with no_collection(), _undone_if_it_fails(shared.pool), capture:
             metrics = step()
             self.names = list(metrics)
             self.values = torch.stack([value.float() for value in metrics.values()])
@@ -193,6 +203,19 @@ class _CudaGraph:
     def __call__(self) -> Metrics:
         self.graph.replay()
         return dict(zip(self.names, self.values.unbind(), strict=True))
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Garbage is collected before, and none meanwhile: a graph in it cannot be destroyed during a capture."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """How long a run will take: updates are measured before it starts, everything else as it goes."""
 
+import gc
 import math
 import os
 import time
@@ -143,6 +144,7 @@ def time_updates(config: Config, action_size: int) -> UpdateSeconds | None:
             raise
         return None
     finally:
+        gc.collect()  # an agent and its graphs refer to each other
         if config.device != "cpu":
             torch.cuda.empty_cache()
 

@@ -1,5 +1,6 @@
 """What only a CUDA device can show. All of it skips without one."""
 
+import gc
 import signal
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ RUN = ("device=cuda", "compile=graphs", "env.image_size=24", "network.strides=[2
 
 @pytest.fixture(autouse=True)
 def deterministic():
-    """cuDNN's deterministic algorithms, the same ones in a graph and out of it."""
-    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+    """cuDNN's deterministic algorithms, the same in a graph and out of it; no graphs outlive their test."""
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         yield
+    gc.collect()
 
 
 def build(name: str, compile: str) -> Any:
@@ -128,6 +130,7 @@ def test_draws_of_an_augmentation_arrive_whole():
         assert torch.equal(there[name].cpu(), value), name
 
 
+@pytest.mark.filterwarnings("ignore::common.gl.SoftwareRenderingWarning")
 @pytest.mark.parametrize("storage", ["cuda", "cpu"])
 @pytest.mark.parametrize("name", ["smg", "sgqn"])
 def test_a_stopped_run_goes_on_where_it_was(name, storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,8 @@
 """CUDA graphs are checked before they are trusted: simulated on a CPU, faults included."""
 
+import gc
 import warnings
+import weakref
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from common.rl import cuda_graphs
 from common.rl.batch import UpdateSchedule
-from common.rl.cuda_graphs import NUDGE, GraphedProgram, compared, nudged
+from common.rl.cuda_graphs import NUDGE, GraphedProgram, compared, no_collection, nudged
 from tests.common.rl.test_layouts import batch, build
 
 AGENTS = ("sac", "soda", "sgqn", "smg")
@@ -19,7 +21,7 @@ FIRST_STEP = 1000
 class Recording:
     """What a graph does, done by running the step again: fixed input tensors, the same memory of results."""
 
-    def __init__(self, step, pool) -> None:
+    def __init__(self, step, shared) -> None:
         self.step = step
 
     def __call__(self):
@@ -155,7 +157,7 @@ class NotANumber(Recording):
 class OutOfMemory(Recording):
     """Fails while capturing, after having changed the state."""
 
-    def __init__(self, step, pool) -> None:
+    def __init__(self, step, shared) -> None:
         step()
         raise RuntimeError("CUDA error: operation failed due to a previous error during capture\ninvalidated")
 
@@ -181,11 +183,11 @@ def test_a_fault_of_a_later_schedule_ends_all_graphs():
     class FailsSecond(Recording):
         made = 0
 
-        def __init__(self, step, pool) -> None:
+        def __init__(self, step, shared) -> None:
             FailsSecond.made += 1
             if FailsSecond.made == 2:
                 raise MemoryError("no memory")
-            super().__init__(step, pool)
+            super().__init__(step, shared)
 
     agent = graphed("sac", FailsSecond)
     with pytest.warns(UserWarning, match="MemoryError: no memory"):
@@ -205,18 +207,36 @@ def test_loading_drops_graphs_that_would_read_old_moments():
     assert_equal(agent, donor)
 
 
-def test_all_graphs_share_a_memory_pool(monkeypatch):
-    pools = []
+def test_all_graphs_of_a_program_share_a_memory_pool_and_a_stream():
+    seen = []
 
     class Pooled(Recording):
-        def __init__(self, step, pool) -> None:
-            pools.append(pool)
-            super().__init__(step, pool)
+        def __init__(self, step, shared) -> None:
+            seen.append(shared)
+            super().__init__(step, shared)
 
     agent = graphed("smg", Pooled)
-    agent.graphed_update._pool = "the pool"
+    agent.graphed_update._shared = "pool and stream"
     train(agent)
-    assert len(pools) >= 2 and set(pools) == {"the pool"}
+    assert len(seen) >= 2 and set(seen) == {"pool and stream"}
+
+
+def test_no_garbage_is_collected_during_a_capture():
+    class Ring:
+        def __init__(self) -> None:
+            self.itself = self
+
+    def made() -> weakref.ref[Ring]:
+        return weakref.ref(Ring())
+
+    before = made()
+    with pytest.raises(ZeroDivisionError), no_collection():
+        assert before() is None  # what holds an old graph is gone before it begins
+        during = made()
+        _ = [Ring() for _ in range(3 * gc.get_threshold()[0])]
+        assert during() is not None
+        _ = 1 / 0
+    assert gc.isenabled()
 
 
 def test_metrics_outlive_the_next_replay():
@@ -228,9 +248,9 @@ def test_metrics_outlive_the_next_replay():
                 self.results.setdefault(name, torch.zeros_like(value)).copy_(value)
             return self.results
 
-        def __init__(self, step, pool) -> None:
+        def __init__(self, step, shared) -> None:
             self.results: dict[str, torch.Tensor] = {}
-            super().__init__(step, pool)
+            super().__init__(step, shared)
 
     agent = graphed("sac", Reused)
     first = agent.update(batch(agent, 1001), 1001)

@@ -1,7 +1,9 @@
 """How long a run will take."""
 
+import gc
 import random
 import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -155,6 +157,26 @@ def test_the_first_choice_of_actions_does_not_count(tmp_path, monkeypatch):
     monkeypatch.setattr(SAC, "act", slow_at_first)
     timed = time_updates(resolve_auto(runs.smoke(tmp_path, "sac")), 6)
     assert timed is not None and timed.act < 0.5
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_the_agent_that_was_timed_is_gone(memory, tmp_path, monkeypatch):
+    """And with it the memory of its weights and graphs, which the run's own may need."""
+    update, agents = SAC.update, []
+
+    def noted(self, batch, step):
+        agents.append(weakref.ref(self))
+        if not memory:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return update(self, batch, step)
+
+    monkeypatch.setattr(SAC, "update", noted)
+    gc.disable()
+    try:
+        assert (time_updates(resolve_auto(runs.smoke(tmp_path, "sac")), 6) is not None) == memory
+        assert agents and all(agent() is None for agent in agents)
+    finally:
+        gc.enable()
 
 
 def test_no_memory_for_a_second_agent_is_no_error(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """The column "recorded" of docs/metrics.md: where each number lay in the runs of a study.
 
-    python -m benchmarks.recorded studies/laptop_video_hard
+    python -m benchmarks.recorded studies/laptop_video_hard --agents drq,svea,sgqn,smg
 
 Rewrites the column in place, from `metrics.jsonl` of the runs named walker_stand-AGENT-seedN, which exported
 scores lack: per agent the 5% and 95% quantiles after agent step 2,000, and "rising" or "falling" where in
@@ -11,6 +11,7 @@ import re
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,8 @@ Values = dict[str, dict[str, list[list[float]]]]
 """By key, by agent: of each run in the order of steps."""
 
 
-def collected(runs: Path) -> Values:
-    """Every number that the runs logged after `FROM_STEP`.
+def collected(runs: Path, agents: Collection[str] = AGENTS) -> Values:
+    """Every number that the agents' runs logged after `FROM_STEP`.
 
     Raises:
         UserError: the folder holds no runs, or one without its metrics.
@@ -41,7 +42,7 @@ def collected(runs: Path) -> Values:
     values: Values = defaultdict(lambda: defaultdict(list))
     for folder in sorted(runs.iterdir() if runs.is_dir() else ()):
         named = NAME.fullmatch(folder.name)
-        if named is None or named["agent"] not in AGENTS:  # notes, and runs of earlier presets
+        if named is None or named["agent"] not in agents:  # notes, and runs of earlier presets
             continue
         series: dict[str, list[float]] = defaultdict(list)
         for line in read_json_lines(folder / "metrics.jsonl", {"step": int}):
@@ -96,15 +97,18 @@ def rewritten(page: str, values: Values) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(runs: Path) -> None:
+def main(runs: Path, agents: Collection[str]) -> None:
     """Rewrite the page from a folder of runs."""
-    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), collected(runs)), encoding="utf-8")
+    page = rewritten(PAGE.read_text(encoding="utf-8"), collected(runs, agents))
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
     parser = ArgumentParser(prog="recorded", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, metavar="RUNS", help="folder of a study's runs")
+    parser.add_argument("--agents", default=",".join(AGENTS), help="whose runs; by default all agents'")
+    arguments = parser.parse_args()
     try:
-        main(parser.parse_args().runs)
+        main(arguments.runs, arguments.agents.split(","))
     except UserError as error:
         sys.exit(f"recorded: {error}")

@@ -23,10 +23,10 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
     """Area under precision over recall, a step per distinct score: Σₙ (Rₙ − Rₙ₋₁) Pₙ, in (0, 1].
 
     Pixels of equal score are taken together, so that a constant map scores the foreground's share.
-    None without foreground.
+    None without foreground, and for scores that are not all numbers.
     """
     positives = int(truth.sum())
-    if positives == 0:
+    if positives == 0 or np.isnan(scores).any():
         return None
     order = np.argsort(-scores, axis=None, kind="stable")
     ranked, found = scores.ravel()[order], np.cumsum(truth.ravel()[order])

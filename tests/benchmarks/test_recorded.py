@@ -37,6 +37,8 @@ def test_the_column_is_rewritten_and_nothing_else(tmp_path):
     expected = PAGE.replace("old", "drq −12; smg 22 to 39, rising").replace("| 7 |", "| – |")
     assert found == expected.replace("units | –", "units | drq 0.25")
     assert recorded.rewritten(found, values) == found
+    only = recorded.rewritten(PAGE, recorded.collected(tmp_path, ["smg"]))
+    assert only == PAGE.replace("old", "smg 22 to 39, rising").replace("| 7 |", "| – |")
     # A second run as low as the first began: the range is of both, the trend of each.
     write(tmp_path / "walker_stand-smg-seed1", [{"step": step, "critic/q": step / 200} for step in steps])
     assert "smg 11 to 38, rising" in recorded.rewritten(PAGE, recorded.collected(tmp_path))

@@ -24,6 +24,7 @@ def test_average_precision_is_the_sum_over_recall_steps():
     assert metrics.average_precision(TRUTH.astype(float), TRUTH) == 1
     assert metrics.average_precision(np.full(TRUTH.shape, 0.3), TRUTH) == TRUTH.mean()
     assert metrics.average_precision(scores, np.zeros_like(TRUTH)) is None
+    assert metrics.average_precision(np.where(TRUTH, np.nan, scores), TRUTH) is None
 
 
 def test_average_precision_does_not_depend_on_the_order_of_equal_scores():

@@ -5,7 +5,6 @@ registered, then the user's files, then `key.sub=value` overrides into a frozen 
 """
 
 import contextlib
-import inspect
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import torch
 from common.config import yaml_files
 from common.config.checks import validate, whole_run
 from common.config.messages import Layer, merge
-from common.config.registry import AGENTS, agent_class, is_import_path, registered_lineage
+from common.config.registry import AGENTS, agent_class, files_of, is_import_path, registered_lineage
 from common.config.schema import Config
 from common.config.shifts import ROBOT_TASKS
 from common.errors import UserError, did_you_mean
@@ -103,7 +102,10 @@ def load_run_config(
     agent = _chosen([stored], "agent", AGENTS)
     _chosen([stored], "task", packaged_names("tasks"))
     if is_import_path(agent) and not allow_code:
-        raise UserError(f"{path}: agent '{agent}' is code from outside this package; --allow-code imports it")
+        raise UserError(
+            f"{path}: agent '{agent}' is code from outside this package; --allow-code (in Python "
+            "allow_code=True) imports it"
+        )
     _name_camera(stored.values)
     if not is_import_path(agent) and not agent_class(agent).AUGMENTS:
         stored.values["augmentation"] = None  # which was once taken, recorded and not applied
@@ -208,11 +210,11 @@ def _default_preset(given: list[Layer]) -> str:
 
 
 def _layers_beside(agent: str, agent_type: type[Any]) -> list[Layer]:
-    """The YAML beside the module of an agent that is not registered, if there is one."""
+    """The YAML beside the module of an agent that is not registered, after those of its ancestors."""
     if not is_import_path(agent):
         return []
-    beside = Path(inspect.getfile(agent_type)).with_suffix(".yaml")
-    return [_given_file(beside)] if beside.is_file() else []
+    beside = [path.with_suffix(".yaml") for path in files_of(agent_type)]
+    return [_given_file(path) for path in beside if path.is_file()]
 
 
 def _layers_for(kind: str, name: str, agent_type: type[Any]) -> list[Layer]:

@@ -1,6 +1,7 @@
 """Agents by name: the only place where `common` knows which agents exist."""
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,16 @@ def agent_class(name: str) -> type[Any]:
     if not any(Path(entry or ".").resolve() == Path.cwd() for entry in sys.path):
         sys.path.append(str(Path.cwd()))
     return _import(name)
+
+
+def files_of(agent: type[Any]) -> list[Path]:
+    """The files in which an agent's class and those that it extends stand, the farthest ancestor's first.
+
+    Those of registered agents are left out.
+    """
+    agents = [each for each in reversed(agent.__mro__) if hasattr(each, "LOSSES")]
+    own = [each for each in agents if f"{each.__module__}:{each.__qualname__}" not in AGENTS.values()]
+    return list(dict.fromkeys(Path(inspect.getfile(each)) for each in own))
 
 
 def registered_lineage(agent: type[Any]) -> list[str]:

@@ -12,6 +12,7 @@ from common.explain.draw import Panels, grid, panels
 from common.explain.explainer import QUANTILE, Explainer
 from common.explain.files import save_picture
 from common.explain.numbers import Tally
+from common.rl.diagnosis import forked_random
 from common.rl.sac import SAC
 from common.run.derived import episode_length
 
@@ -74,7 +75,9 @@ class Sheet:
     def _explain(self, frames: list[tuple[np.ndarray, np.ndarray]]) -> tuple[dict[str, float | None], Panels]:
         columns = self._explainer.sketch
         obs, truth = map(np.stack, zip(*frames, strict=True))
-        explained = self._explainer.explain(obs, truth, columns)
         tally = Tally()
-        tally.add(explained)
+        # An agent whose `explain` draws would otherwise learn from other random numbers when it is looked at.
+        with forked_random(self._explainer.agent.device):
+            explained = self._explainer.explain(obs, truth, columns)
+            tally.add(explained)
         return tally.means(), panels(explained, len(frames) // 2, columns)

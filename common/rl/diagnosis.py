@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Self, cast
 
 import torch
@@ -53,7 +54,8 @@ class Diagnosis:
         """Gradient norms, dead ReLUs and latent norm on the first `ROWS` samples of an update's inputs."""
         agent = self.agent.uncompiled()
         inputs = first_rows(inputs, ROWS)
-        with FiringUnits(owners(agent)) as units:
+        # A loss that draws would otherwise shift all that the run draws after it.
+        with forked_random(agent.device), FiringUnits(owners(agent)) as units:
             terms = agent.encoder_losses(inputs, schedule)
         gradients = encoder_gradients(agent, terms)
         with torch.no_grad():
@@ -104,6 +106,11 @@ class Diagnosis:
             f"{name} is {metrics[name]:.3g}, {said}; docs/metrics.md#{anchor(name)} says what to do"
             for name, said in new.items()
         ]
+
+
+def forked_random(device: torch.device) -> AbstractContextManager[None]:
+    """PyTorch's generators go on afterwards as if nothing had been drawn inside."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def anchor(name: str) -> str:

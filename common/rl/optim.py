@@ -9,11 +9,21 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from common.config.schema import Config
+from common.errors import UserError
 from common.rl.cuda_graphs import GRAPHS
 
 
 def adam(config: Config, name: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
-    """Adam with the rates of `optim.<name>`."""
+    """Adam with the rates of `optim.<name>`.
+
+    Raises:
+        UserError: there are none.
+    """
+    if name not in type(config.optim).model_fields or name == "fused":
+        known = ", ".join(key for key in type(config.optim).model_fields if key != "fused")
+        raise UserError(
+            f"optimized() names '{name}', but optim: has rates for {known}: put its weights there"
+        )
     settings = getattr(config.optim, name)
     return torch.optim.Adam(
         parameters,

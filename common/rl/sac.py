@@ -20,11 +20,19 @@ from common.config.schema import Config
 from common.errors import UserError
 from common.rl import losses
 from common.rl.attribution import guided_gradient, keep_from_compiler
-from common.rl.augment import Augmentation, ImageSource, build_augmentation, random_offsets, translate
+from common.rl.augment import (
+    Augmentation,
+    ImageSource,
+    build_augmentation,
+    draws_images,
+    random_offsets,
+    translate,
+)
 from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
 from common.rl.cuda_graphs import GRAPHS, GraphedProgram
 from common.rl.networks import MLP, Activation, Projection, Trunk, orthogonal, set_precision
 from common.rl.optim import adam, load_optimizer_state, parameters_of, polyak_update
+from common.rl.soundness import Soundness
 
 QPair = tuple[Tensor, Tensor]
 """Q₁ and Q₂, each (B, 1)."""
@@ -143,6 +151,7 @@ class SAC(nn.Module):
         self.images = images
         self.device = torch.device(device)
         self.action_size = action_size
+        self.soundness = Soundness()
         self.build()
         self.log_alpha = nn.Parameter(torch.tensor(config.sac.temperature).log())
         layout = torch.channels_last if config.channels_last is True else torch.preserve_format
@@ -194,20 +203,6 @@ class SAC(nn.Module):
             "temperature": [self.log_alpha],
         }
 
-    def check_optimizers(self) -> None:
-        """Make sure that every weight learns unless it is frozen.
-
-        Raises:
-            UserError: one does not.
-        """
-        moved = {id(weight) for each in self.optimizers.values() for weight in parameters_of(each)}
-        for name, weight in self.named_parameters():
-            if weight.requires_grad and id(weight) not in moved:
-                raise UserError(
-                    f"no optimiser moves {type(self).__name__}'s weight '{name}': put its network into "
-                    "optimized(), or freeze it with requires_grad_(False)"
-                )
-
     def new_trunk(self) -> Trunk:
         """A convolutional trunk of the configured size, with PyTorch's default initialisation."""
         env, network = self.config.env, self.config.network
@@ -218,7 +213,15 @@ class SAC(nn.Module):
         return build_augmentation(self.config.augmentation, self.backdrops, self.config.env.image_size)
 
     def backdrops(self, count: int) -> Tensor:
-        """ε of an augmentation: the next overlay images (count, 3, H, W), 0–255."""
+        """ε of an augmentation: the next overlay images (count, 3, H, W), 0–255.
+
+        Raises:
+            UserError: nothing says that the agent draws any, so no record would tell which they were.
+        """
+        if not (self.DRAWS_IMAGES or draws_images(self.config.augmentation)):
+            raise UserError(
+                f"{type(self).__name__} draws overlay images: its class has to say DRAWS_IMAGES = True"
+            )
         return self.images(count)
 
     @property
@@ -265,7 +268,9 @@ class SAC(nn.Module):
         """
         inputs, schedule = self.prepare(batch, self.schedule(step))
         examined = {} if examine is None else examine(inputs, schedule)
-        return self.graphed_update(inputs, schedule) | examined
+        with self.soundness.watching(self, schedule):
+            metrics = self.graphed_update(inputs, schedule)
+        return metrics | examined
 
     def schedule(self, step: int) -> UpdateSchedule:
         """Which parts run at this agent step."""
@@ -439,6 +444,11 @@ class SAC(nn.Module):
             if not isinstance(term, Tensor) or term.ndim > 0:
                 found = f"of shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)
                 raise UserError(f"the loss '{name}' must be a tensor without dimensions; it is {found}")
+            if not self.active(name) and name != "bellman":
+                raise UserError(
+                    f"{type(self).__name__} computes the loss '{name}' though losses.{name} is 0: let it ask "
+                    f"self.active('{name}') first"
+                )
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
     def minimise(self, loss: Tensor, *names: str, clip: float | None = None) -> Tensor | None:

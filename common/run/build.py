@@ -16,6 +16,7 @@ from common.envs import backgrounds
 from common.envs.benchmark import BenchmarkEnv
 from common.envs.processes import EnvPool, TrainingEnv
 from common.errors import UserError
+from common.rl import soundness
 from common.rl.sac import SAC
 from common.run.derived import (
     env_arguments,
@@ -84,7 +85,7 @@ def build_agent(config: Config, action_size: int, images: Images) -> SAC:
         raise UserError(
             f"agent {config.agent} computes {', '.join(agent.LOSSES)}; losses: must weigh exactly these"
         )
-    agent.check_optimizers()
+    soundness.check(agent)
     return agent
 
 

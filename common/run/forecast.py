@@ -11,6 +11,7 @@ import torch
 
 from common.config.schema import Config
 from common.data.replay import Replay
+from common.rl.diagnosis import forked_random
 from common.run.build import build_agent
 from common.run.derived import episode_length, frame_shape
 from common.run.device import out_of_memory
@@ -137,7 +138,7 @@ def time_updates(config: Config, action_size: int) -> UpdateSeconds | None:
     It learns from noise, and no random generator moves, so the run that follows is the same.
     """
     try:
-        with torch.random.fork_rng([config.device] if config.device != "cpu" else []):
+        with forked_random(torch.device(config.device)):
             return _time_updates(config, action_size)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):

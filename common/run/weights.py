@@ -33,13 +33,13 @@ class Weights:
     """The weights that a run has learnt."""
 
     tensors: dict[str, Tensor]
-    """By the agent's name for them. Target networks are not among them."""
+    """By the agent's name for them, with its buffers. Of an export SAC's `target` is not among them."""
     step: int
     """Agent steps by which they were learnt."""
     source: Path
 
     def give_to(self, agent: SAC) -> None:
-        """Let an agent act, value and explain with them; its target networks stay as they are.
+        """Let an agent act, value and explain with them; what they lack of frozen networks stays as it is.
 
         Raises:
             CorruptFile: they are not those of such an agent.
@@ -76,11 +76,11 @@ def read(folder: Path, purpose: str) -> Weights:
             f"with smg train --resume {folder}; of an export with --scores, take the run itself"
         )
     with checkpoint.must_fit(source):
-        return Weights(learnt(state["agent"]), int(state["step"]), source)
+        return Weights(tensors_of(state["agent"]), int(state["step"]), source)
 
 
-def learnt(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights in an agent's state, those of target networks and optimisers left out.
+def tensors_of(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights and buffers in an agent's state, without what its optimisers remember.
 
     Runs recorded by earlier versions hold a mapping per network, under `networks`.
     """
@@ -88,11 +88,7 @@ def learnt(state: dict[str, Any]) -> dict[str, Tensor]:
         state = {
             f"{name}.{key}": value for name, part in state["networks"].items() for key, value in part.items()
         }
-    return {
-        name: value
-        for name, value in state.items()
-        if isinstance(value, Tensor) and not name.startswith("target")
-    }
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def learnt_names(agent: SAC) -> set[str]:
@@ -138,7 +134,9 @@ def export(run: Path, folder: Path, scores_only: bool = False) -> None:
 def _write_learnt(weights: Weights, sheet: Path, folder: Path) -> None:
     """Write the weights in half precision, and copy the sheet if there is one."""
     with checkpoint.must_fit(weights.source):
-        halves = {name: value.half() for name, value in weights.tensors.items()}
+        # SAC's target critic is as large as the critic, and only training needs it.
+        kept = {name: value for name, value in weights.tensors.items() if not name.startswith("target.")}
+        halves = {name: halved(value) for name, value in kept.items()}
     buffer = io.BytesIO()
     torch.save({"step": weights.step, "agent": halves}, buffer)
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,6 +144,12 @@ def _write_learnt(weights: Weights, sheet: Path, folder: Path) -> None:
         (folder / "sheets").mkdir(exist_ok=True)
         shutil.copyfile(sheet, folder / "sheets" / sheet.name)
     checkpoint.write_atomically(folder / FILE, buffer.getbuffer())
+
+
+def halved(value: Tensor) -> Tensor:
+    """A tensor in half precision, or itself if that cannot hold it: a counter, or numbers above 65,504."""
+    half = value.half() if value.is_floating_point() else value
+    return half if torch.equal(half.isfinite(), value.isfinite()) else value
 
 
 def scores_of(folder: Path) -> int | None:

@@ -462,6 +462,20 @@ def test_a_variant_starts_from_the_yaml_of_the_agent_it_extends(module: str) -> 
     assert "no such term" in refusal("losses.new_term=2", "losses.background=1", agent=f"{module}:Variant")
 
 
+def test_a_variant_of_ones_own_agent_starts_from_that_ones_yaml(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "home_made.yaml", "shift: 0\nlosses: {new_term: 2}\nsmg: {rho: 0.2}\n")
+    write(tmp_path / "further.py", f"from {module} import Variant\nclass Further(Variant): pass\n")
+    monkeypatch.delitem(sys.modules, "further", raising=False)
+    config = smoke(agent="further:Further")
+    assert (config.shift, config.losses["new_term"], config.settings.rho) == (0, 2, 0.2)
+    write(tmp_path / "further.yaml", "smg: {rho: 0.3}\n")
+    config = smoke("losses.new_term=4", agent="further:Further")
+    assert (config.shift, config.losses["new_term"], config.settings.rho) == (0, 4, 0.3)
+    assert config.losses["foreground_consistency"] == 0.1  # SMG's own
+
+
 @pytest.mark.parametrize("preset", ["paper", "laptop", "smoke"])
 def test_ones_own_yaml_stands_above_tasks_and_presets_and_below_the_command_line(
     module: str, tmp_path: Path, preset: str

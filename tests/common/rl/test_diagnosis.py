@@ -223,6 +223,20 @@ def test_an_examination_leaves_nothing_behind_and_never_waits(name):
     assert all(parameter.grad is None for parameter in agent.parameters())
 
 
+def test_a_loss_that_draws_draws_nothing_from_the_run(monkeypatch):
+    agent, inputs, plan = build("sac")
+    plain = type(agent).critic_losses
+
+    def noisy(self, inputs):
+        torch.rand(3)
+        return plain(self, inputs)
+
+    monkeypatch.setattr(type(agent), "critic_losses", noisy)
+    before = torch.get_rng_state()
+    Diagnosis(agent, 10).examine(inputs, plan)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_part_of_a_large_batch_is_enough():
     agent, inputs, plan = build("smg", f"train.batch={2 * ROWS}")
     diagnosis = Diagnosis(agent, 10)

@@ -1,5 +1,6 @@
 """Runs that are passed on without their checkpoints."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,10 @@ import yaml
 from common import cli
 from common.config.loading import load_run_config
 from common.errors import UserError
-from common.run import weights
+from common.rl.optim import polyak_update
+from common.rl.sac import SAC
+from common.run import checkpoint, weights
+from common.run.build import build_agent, build_images
 from common.run.device import resolve_auto
 from common.run.trained import load_agent, load_run
 from tests import runs
@@ -48,9 +52,47 @@ def test_an_export_holds_the_records_and_what_was_learnt_rounded_to_half_precisi
     assert (exported / "weights.pt").stat().st_size < size(run / "checkpoint") / 8
     trained, kept = (weights.read(folder, "compare") for folder in (run, exported))
     assert trained.step == kept.step == 24
-    assert trained.tensors.keys() == kept.tensors.keys()
+    targets = {name for name in trained.tensors if name.startswith("target.")}
+    assert targets and trained.tensors.keys() - targets == kept.tensors.keys()
     for name, value in kept.tensors.items():
         torch.testing.assert_close(value.float(), trained.tensors[name], rtol=2**-11, atol=1e-7)
+
+
+def test_half_precision_is_only_for_what_it_can_hold():
+    numbers = torch.tensor([0.1, -3.0, 65_504.0, float("inf")])
+    assert weights.halved(numbers).dtype == torch.half
+    for exact in (torch.tensor(70_001), torch.tensor([True, False]), torch.tensor([0.815, 65_600.0])):
+        assert weights.halved(exact) is exact
+
+
+def test_an_agent_gets_back_all_that_its_own_networks_and_buffers_held(tmp_path, monkeypatch):
+    """Also networks that are called targets of something, counters, and what no optimiser moves."""
+
+    class Own(SAC):
+        def build(self):
+            super().build()
+            self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
+            self.register_buffer("updates", torch.tensor(0))
+            self.register_buffer("scale", torch.tensor(1.0))
+
+        def update_targets(self):
+            super().update_targets()
+            polyak_update(self.target_actor, self.actor, 0.5)
+
+    monkeypatch.setattr("common.run.build.agent_class", lambda _: Own)
+    config = resolve_auto(runs.smoke(tmp_path / "run", "sac", *QUICK))
+    runs.run(tmp_path / "run", "sac", *QUICK, "train.steps=1")  # a folder, whose weights are written below
+    agent = build_agent(config, 6, build_images(config))
+    agent.updates.fill_(70_001)
+    agent.scale.fill_(1e6)
+    torch.nn.init.constant_(agent.target_actor.mlp.linear0.weight, 0.5)
+    state = {"step": torch.tensor(1), "agent": agent.state_dict()}
+    monkeypatch.setattr(checkpoint, "load", lambda *_: (state, None))
+    weights.export(tmp_path / "run", tmp_path / "exported")
+    for folder in (tmp_path / "run", tmp_path / "exported"):
+        loaded = load_agent(config, folder, "act").agent
+        assert loaded.updates == 70_001 and loaded.scale == 1e6
+        assert loaded.target_actor.mlp.linear0.weight.eq(0.5).all()
 
 
 def test_an_export_names_no_folder_of_this_machine_and_is_otherwise_the_run(run: Path, exported: Path):

@@ -88,6 +88,21 @@ def _differences(one: Any, other: Any, key: str) -> Iterator[tuple[str, Any, Any
         yield key, one, other
 
 
+def refuse_changes(folder: Path, config: Config) -> None:
+    """Raise UserError if `config` differs from what the ended run in `folder` learnt and was evaluated with.
+
+    Where its data lie on this machine may differ, as may what is `FREE`.
+    """
+    recorded = load_run_config(folder, folders(config), allow_code=True)  # the agent's is imported already
+    keys = [key for key, *_ in differences(config, recorded) if not key.startswith(FREE)]
+    if keys:
+        raise UserError(
+            f"{folder} has ended at step {config.train.steps}, so that {', '.join(keys)} would change "
+            f"nothing: go on with more train.steps, evaluate it with `smg eval {folder}`, or give another "
+            "run.dir"
+        )
+
+
 def has_ended(folder: Path, config: Config) -> bool:
     """Whether the run in `folder` has reached the last step of `config`, and everything that belongs to it.
 

@@ -18,7 +18,7 @@ from common.config.schema import Config
 from common.config.shifts import ROBOT_NOTE, ROBOT_TASKS, whole_groups
 from common.envs.processes import EnvironmentDied, EnvPool
 from common.run.console import returns_by_shift
-from common.run.published import Comparison, compared, score_text
+from common.run.published import NOTHING, Comparison, compared, score_text
 from common.run.records import Record, diverged_among
 
 logger = logging.getLogger(__name__)
@@ -217,6 +217,7 @@ def summary_table(
     config: Config,
     sessions: Sequence[Mapping[str, Any]],
     warning: str | None = None,
+    learnt: Mapping[str, Config | str] = NOTHING,
 ) -> str:
     """Returns per shift as text, beside the paper's number where the run meets its conditions.
 
@@ -225,6 +226,7 @@ def summary_table(
         config: the run's, with as many steps as it had when it was evaluated.
         sessions: provenances, which tell the images that it learnt from and the clips that it was shown.
         warning: what else to know of the numbers, in a line.
+        learnt: see `compared`.
     """
     by_shift = returns_by_shift(records)
     width = max(_WIDTH, *map(len, by_shift))
@@ -234,7 +236,7 @@ def summary_table(
     for shift, returns in by_shift.items():
         episodes = len(returns)
         spread = f" ± {statistics.stdev(returns):<5.1f}" if episodes > 1 else " " * 8
-        found = compared(config, shift, sessions=sessions)
+        found = compared(config, shift, sessions=sessions, learnt=learnt)
         paper = "-"
         if found is not None and found.unmet:
             others.setdefault(_difference(found), []).append(shift)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -19,9 +20,11 @@ from common.config.schema import COMPUTING, Config, Positive, Section
 from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS, clips_of
 from common.config.yaml_files import flattened, read_mapping
 from common.envs.procedural import CLIPS, PRESETS
-from common.run.data_sources import backgrounds_of, draws_overlays, recorded
+from common.run.data_sources import backgrounds_of, draws_overlays, recorded, set_by_hand
+from common.run.run_folder import replay_emptied
 
 PATH = Path(__file__).with_name("published.yaml")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Score(NamedTuple):
@@ -110,6 +113,7 @@ def compared(
     published_name: str | None = None,
     column: str | None = None,
     sessions: Iterable[Mapping[str, Any]] = (),
+    learnt: Mapping[str, Config | str] = NOTHING,
 ) -> Comparison | None:
     """The printed score that is nearest to a run's settings, and the conditions that the run does not meet.
 
@@ -123,17 +127,20 @@ def compared(
         column: the run's in that table; one of another name counts only if the run meets all its conditions.
         sessions: provenances of the run's, whose images and clips all count; without any they are taken to be
             the papers'.
+        learnt: what else the weights learnt with, by when that was, or why it cannot be read; each must meet
+            the conditions too.
 
     Returns:
         None if no table prints a score of the run's method, task and shift.
     """
-    nearest = None
+    nearest, sessions = None, list(sessions)
     data = dict.fromkeys(unmet for session in sessions for unmet in _unmet_data(config, shift, session))
     for name in tables() if published_name is None else (published_name,):
         for printed, (owner, values) in _row(name, config.task, shift).items():
             if not _same_method(config, owner, printed):
                 continue
-            unmet = (*_unmet(config, owner, printed, shift), *data)
+            by_hand = _unmet_shares(config, owner, printed, sessions)
+            unmet = (*_unmet_ever(config, learnt, owner, printed, shift), *by_hand, *data)
             if unmet and column not in (None, printed):
                 continue
             conditions, _ = _reference(owner, config.task, printed)
@@ -148,8 +155,8 @@ def score_text(score: Score) -> str:
     return f"{score.mean:g}" if score.deviation is None else f"{score.mean:g} ± {score.deviation:g}"
 
 
-Cells = Mapping[tuple[str, str], Comparison]
-"""Comparisons by task and column of a table of ours."""
+Cells = Mapping[tuple[str, str, str], Comparison]
+"""Comparisons by task, column and shift of a table of ours."""
 
 
 def conditions_text(cells: Cells) -> str:
@@ -169,8 +176,8 @@ def conditions_text(cells: Cells) -> str:
 def _condition_texts(cells: Cells, key: str) -> Iterator[str]:
     """A condition's value in most cells, then where it has others."""
     values = {
-        place: in_words(key, _alternatives(found.conditions[key])[0])
-        for place, found in cells.items()
+        cell: in_words(key, _alternatives(found.conditions[key])[0])
+        for cell, found in cells.items()
         if key in found.conditions
     }
     general = max(values.values(), key=list(values.values()).count) if len(values) == len(cells) else None
@@ -178,30 +185,37 @@ def _condition_texts(cells: Cells, key: str) -> Iterator[str]:
         yield general
     for text in dict.fromkeys(values.values()):
         if text != general:
-            places = [place for place in values if values[place] == text]
-            yield f"{text} ({', '.join(_places(cells, places))})"
+            chosen = _without_shifts(cell for cell in values if values[cell] == text)
+            yield f"{text} ({', '.join(_places(cells, chosen))})"
+
+
+def _without_shifts(cells: Iterable[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    """Tasks and columns of some cells, each once."""
+    return list(dict.fromkeys((task, column) for task, column, _ in cells))
 
 
 def _places(cells: Cells, chosen: list[tuple[str, str]]) -> Iterator[str]:
-    """Cells by name: a task where all of its cells are chosen, else each column on it."""
+    """Tasks and columns by name: a task where all of its columns are chosen, else each column on it."""
+    everywhere = _without_shifts(cells)
     for task in dict.fromkeys(task for task, _ in chosen):
         columns = [column for other, column in chosen if other == task]
-        if len(columns) == sum(other == task for other, _ in cells):
+        if len(columns) == sum(other == task for other, _ in everywhere):
             yield task
         else:
             yield f"{', '.join(columns)} on {task}"
 
 
 def unmet_text(cells: Cells) -> str:
-    """Conditions that runs do not meet, and where if not in most cells, in one phrase; empty if none."""
-    where: dict[str, list[tuple[str, str]]] = {}
-    for place, found in cells.items():
+    """Conditions that runs do not meet, and whose if not of most, in one phrase; empty if none."""
+    where: dict[str, list[tuple[str, str, str]]] = {}
+    for cell, found in cells.items():
         for unmet in found.unmet:
-            where.setdefault(str(unmet), []).append(place)
-    texts = [
-        text if len(places) > len(cells) / 2 else f"{text} for {', '.join(_places(cells, places))}"
-        for text, places in where.items()
-    ]
+            where.setdefault(str(unmet), []).append(cell)
+    most = len(_without_shifts(cells)) / 2
+    texts = []
+    for text, found_in in where.items():
+        chosen = _without_shifts(found_in)
+        texts.append(text if len(chosen) > most else f"{text} for {', '.join(_places(cells, chosen))}")
     more = f" and {len(texts) - _SHOWN} more conditions" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more
 
@@ -260,6 +274,24 @@ _INDIFFERENT = (
 )  # fmt: skip
 
 
+def _unmet_ever(
+    config: Config, learnt: Mapping[str, Config | str], published_name: str, column: str, shift: str
+) -> Iterator[Unmet]:
+    """What a run does not meet as it is configured now, then what it did not meet before."""
+    now = tuple(_unmet(config, published_name, column, shift))
+    yield from now
+    for when, other in learnt.items():
+        if isinstance(other, str):
+            yield Unmet("settings", "that are known", f"unreadable {when}")
+            continue
+        # How long it learnt and how it was evaluated is the run's, not a session's.
+        train = other.train.model_copy(update={"steps": config.train.steps})
+        other = other.model_copy(update={"train": train, "eval": config.eval})
+        for unmet in _unmet(other, published_name, column, shift):
+            if unmet not in now:
+                yield unmet._replace(here=f"{_shown(unmet.here)} {when}")
+
+
 def _unmet(config: Config, published_name: str, column: str, shift: str) -> Iterator[Unmet]:
     conditions, reference = _reference(published_name, config.task, column)
     if not conditions:
@@ -276,11 +308,25 @@ def _unmet(config: Config, published_name: str, column: str, shift: str) -> Iter
         yield Unmet("eval.clips", "all", "{} to {}".format(*config.eval.clips))
 
 
+def _unmet_shares(
+    config: Config, published_name: str, column: str, sessions: Iterable[Mapping[str, Any]]
+) -> Iterator[Unmet]:
+    """What the printed score's runs measured, and this one has of somebody's choice."""
+    _, reference = _reference(published_name, config.task, column)
+    by_hand = {name: value for session in sessions for name, value in set_by_hand(config, session).items()}
+    for name, value in by_hand.items():
+        key = f"{agent_class(config.agent).SECTION}.{name}"
+        if reference.get(key) == "auto":
+            yield Unmet(key, "as measured", value)
+
+
 def _unmet_data(config: Config, shift: str, session: Mapping[str, Any]) -> Iterator[Unmet]:
     """What all printed scores are of: photographs as overlay images, and the whole benchmark as backgrounds.
 
-    Whatever else a damaged provenance holds meets it.
+    And of runs that kept their replay. Whatever else a damaged provenance holds meets it.
     """
+    for when in replay_emptied(session):
+        yield Unmet("replay", "kept throughout", f"emptied {when}")
     if recorded(session, "overlay").get("source") == "procedural" and draws_overlays(config):
         yield Unmet("overlay images", "photographs", "procedural")
     data, sources = recorded(session, "data"), backgrounds_of([shift])

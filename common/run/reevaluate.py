@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common import gl
+from common.config.loading import load_run_config
 from common.config.schema import Config
 from common.envs.backgrounds import data_summary
 from common.envs.processes import EnvironmentDied
@@ -21,7 +22,7 @@ from common.run.foreground import mean_background
 from common.run.masked import Masking, OwnMask, TrueMask, check_masks
 from common.run.nvidia import training_gpu
 from common.run.records import JsonLines, Record
-from common.run.run_folder import recorded_sessions
+from common.run.run_folder import earlier_settings, recorded_sessions
 from common.run.shifts import hardly_shown, shift_shares
 from common.run.trained import load_agent
 
@@ -43,6 +44,7 @@ def evaluate_run(config: Config, folder: Path, masks: Sequence[str] = ()) -> int
     # It learnt from the images of its sessions, and is shown the clips that there are now.
     shown = {"data": data_summary(config.data.root)}
     sessions = [session | shown for session in recorded_sessions(folder)]
+    learnt = settings_learnt_with(folder, config)
     shares = shift_shares(config, lambda line: print(line, file=sys.stderr))
     records = _played(build_evaluator(config), agent)
     masked = _masked(config, agent, masks) if masks else {}
@@ -51,7 +53,7 @@ def evaluate_run(config: Config, folder: Path, masks: Sequence[str] = ()) -> int
             how = {} if mask is None else {"mask": mask}
             for record in found:
                 log.write({"step": step, "evaluation": 0} | how | record)
-    print(report(records, config, step, sessions, hardly_shown(config.task, shares)))
+    print(report(records, config, step, sessions, hardly_shown(config.task, shares), learnt))
     if masked:
         print(masked_table(records, masked))
     return 0
@@ -63,11 +65,19 @@ def report(
     step: int,
     sessions: Sequence[Mapping[str, Any]],
     warning: str | None,
+    learnt: Mapping[str, Config | str],
 ) -> str:
     """The table of an evaluation after `step` agent steps, which may be fewer than the run is to have."""
     trained = config.model_copy(update={"train": config.train.model_copy(update={"steps": step})})
     heading = f"\n{config.agent} on {config.task} after {step} agent steps\n"
-    return heading + summary_table(records, trained, sessions, warning)
+    return heading + summary_table(records, trained, sessions, warning, learnt)
+
+
+def settings_learnt_with(folder: Path, config: Config) -> dict[str, Config | str]:
+    """What a run learnt with, which `config`, by which it is evaluated, may say otherwise; see `compared`."""
+    # `config` is of the same run, whose agent's code is imported.
+    recorded = load_run_config(folder, allow_code=True)
+    return {"in training": recorded} | earlier_settings(folder, recorded)
 
 
 def _masked(config: Config, agent: SAC, masks: Sequence[str]) -> dict[str, list[Record]]:

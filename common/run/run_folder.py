@@ -18,14 +18,17 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from common.config.loading import RESOLVED_NAME, to_yaml
-from common.config.registry import is_import_path
+from common.config.loading import RESOLVED_NAME, load_run_config, to_yaml
+from common.config.registry import agent_class, files_of, is_import_path
 from common.config.schema import Config
+from common.config.yaml_files import read_mapping
 from common.errors import UserError
 from common.run.checkpoint import write_atomically
 from common.run.data_sources import folders, other_data
@@ -47,6 +50,8 @@ PACKAGES = (
 PROVENANCE = "provenance.json"
 REPLAY_EMPTIED = "replay_emptied"
 """In a provenance: at which steps the run went on without the replay that it had."""
+AGENT_CODE = "agent_code"
+"""In a provenance: hashes by file, of an agent that is not of this package."""
 EVALUATIONS = "eval.jsonl"
 EPISODE = {"step": int, "shift": str, "return": int | float}
 """What every line of eval.jsonl holds, among other things."""
@@ -294,6 +299,33 @@ def kept_before(folder: Path, name: str) -> list[Path]:
     return sorted(folder.glob(f"{stem}-until-*.{suffix}"), key=lambda path: (len(path.name), path.name))
 
 
+def earlier_settings(folder: Path, config: Config) -> dict[str, Config | str]:
+    """What a run was configured with until resumes changed it, by when that was, in order.
+
+    A run may be prolonged: each is as if it had been for as many steps as the run has now.
+
+    Args:
+        folder: the run's.
+        config: what it is configured with now.
+
+    Returns:
+        For `until step N` the configuration, or why it cannot be read.
+    """
+    found: dict[str, Config | str] = {}
+    for path in kept_before(folder, RESOLVED_NAME):
+        when = f"until step {path.stem.rpartition('-')[2]}"
+        try:
+            # The folder may come from a stranger: no code is imported but the run's own agent's, which is.
+            if (agent := read_mapping(path).get("agent")) != config.agent:
+                raise UserError(f"{path.name} is of agent {agent!r}, not {config.agent!r}")
+            # A replay that kept the whole run does so when that is prolonged.
+            steps = f"train.steps={config.train.steps}"
+            found[when] = load_run_config(folder, [steps], allow_code=True, name=path.name)
+        except UserError as error:
+            found[when] = str(error)
+    return found
+
+
 def recorded_sessions(folder: Path) -> list[dict[str, Any]]:
     """The provenance of each session of a run in order, once for those in a row that had the same.
 
@@ -301,6 +333,12 @@ def recorded_sessions(folder: Path) -> list[dict[str, Any]]:
     """
     earlier = [_recorded(path) for path in kept_before(folder, PROVENANCE)]
     return [*earlier, recorded_provenance(folder)]
+
+
+def replay_emptied(session: Mapping[str, Any]) -> list[str]:
+    """When a session went on without the replay that the run had, by its provenance."""
+    found = session.get(REPLAY_EMPTIED)
+    return list(map(str, found)) if isinstance(found, list) else []
 
 
 def recorded_provenance(folder: Path) -> dict[str, Any]:
@@ -325,6 +363,13 @@ def provenance(**found: Any) -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
         **found,
     }
+
+
+def own_code(agent: str) -> dict[str, dict[str, str]]:
+    """SHA-256 by file of the code of an agent that is named by import path, which no commit of ours tells."""
+    files = files_of(agent_class(agent)) if is_import_path(agent) else []
+    hashes = {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
+    return {AGENT_CODE: hashes} if hashes else {}
 
 
 def git_commit() -> str | None:

@@ -375,7 +375,14 @@ class Trainer:
         self.metrics.write({"step": step} | metrics | ratios | times)
 
     def newest(self) -> dict[str, float]:
-        """The newest metrics as numbers, for which the device is waited for."""
+        """The newest metrics as numbers, for which the device is waited for.
+
+        Raises:
+            UserError: the agent returned something else than a single number in a tensor.
+        """
+        for name, value in self.latest.items():
+            if not isinstance(value, Tensor) or value.ndim > 0:
+                raise UserError(f"the metric '{name}' must be a tensor without dimensions; it is {value!r}")
         values = [value.float() for value in self.latest.values()]
         return dict(zip(self.latest, torch.stack(values).tolist() if values else [], strict=True))
 
@@ -489,6 +496,12 @@ class Trainer:
             self.metrics.cut(0)
             self.evaluation_log.cut(0)
             self.begin_episode()
+            train = self.config.train
+            if train.steps <= max(train.random_steps, train.batch):
+                self.console.say(
+                    f"nothing will be learnt in train.steps={train.steps}: updates begin after "
+                    f"train.random_steps={train.random_steps} and with train.batch={train.batch} transitions"
+                )
         self.console.start(self.progress.step, self.config.train.steps)
         each = self.progress.seconds_each
         timed = None if "step" in each else time_updates(self.config, self.agent.action_size)
@@ -501,6 +514,8 @@ class Trainer:
         counted = {each.name for each in fields(Progress)}
         self.progress = Progress(**{name: value for name, value in state.items() if name in counted})
         self.latest = {name: value.to(self.agent.device) for name, value in state["latest"].items()}
+        if any(f"loss/{term}" in self.latest and not self.agent.active(term) for term in self.agent.weights):
+            self.latest = {}  # of a loss that is switched off now the last values would be logged to the end
         self.diagnosis.warned = state["warned"]
         self.obs = state["obs"].numpy()
         self.agent.load_state_dict(state["agent"])

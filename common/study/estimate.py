@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 
-from common.config.loading import CONFIGS
+from common.config.loading import CONFIGS, load
+from common.config.schema import Config
+from common.config.yaml_files import flattened
 from common.study.folders import FoundRun, State
 
 PERFORMANCE = CONFIGS.parent / "results" / "performance"
@@ -51,7 +53,8 @@ def remaining(found_runs: Iterable[FoundRun], performance: Path = PERFORMANCE) -
         left = [found for found in own if found.state is not State.DONE]
         steps = sum(max(0, found.run.config.train.steps - found.step) for found in left)
         config = own[0].run.config
-        pace = _own_pace(own) or benchmarked.get((config.agent, config.preset, config.train.batch))
+        measured = benchmarked.get((config.agent, config.preset, config.train.batch))
+        pace = _own_pace(own) or (measured if measured and _costs_as_its_preset(config) else None)
         rows.append(Remaining(column, len(left), steps, pace))
     return rows
 
@@ -69,8 +72,10 @@ def estimate_lines(rows: Sequence[Remaining]) -> list[str]:
 
 
 def total_line(rows: Sequence[Remaining], slots: int = 1) -> str:
-    """The sum in a line, if `slots` runs go on at the same time."""
-    known = sum(row.hours for row in rows if row.hours is not None) / slots
+    """The sum in a line, if `slots` runs go on at the same time; one run cannot be shared out."""
+    hours = [(row.hours, row.hours / row.runs) for row in rows if row.runs and row.hours is not None]
+    slots = max(1, min(slots, sum(row.runs for row in rows)))
+    known = max([sum(each for each, _ in hours) / slots, *(longest for _, longest in hours)])
     unknown = [row.column for row in rows if row.runs and row.hours is None]
     if unknown:
         rest = f"{known:.1f} hours for the others; " if len(unknown) < len(rows) else ""
@@ -80,6 +85,24 @@ def total_line(rows: Sequence[Remaining], slots: int = 1) -> str:
         )
     at_once = "one run" if slots == 1 else f"{slots} runs"
     return f"estimate: {known:.1f} hours of that device, {at_once} at a time"
+
+
+_COSTLY = (
+    "network.filters", "network.strides", "network.hidden", "network.decoder_filters", "env.image_size",
+    "env.render_size", "train.update_every", "settings.auxiliary_every", "settings.batch",
+)  # fmt: skip
+"""Keys that decide how long a step takes, beside the batch.
+
+Losses that are switched off are not counted, as the whole method takes no less; nor is what changes little:
+the latent and the number of frames.
+"""
+
+
+def _costs_as_its_preset(config: Config) -> bool:
+    """Whether a step takes as long as one with the preset alone, which is what benchmarks measure."""
+    preset = dict(flattened(load(config.agent, config.task, config.preset).model_dump(mode="json")))
+    values = dict(flattened(config.model_dump(mode="json")))
+    return all(values.get(key) == preset.get(key) for key in _COSTLY)
 
 
 def _own_pace(found_runs: Sequence[FoundRun]) -> Pace | None:

@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -16,8 +16,9 @@ from common.config.schema import COMPUTING, Config
 from common.config.yaml_files import flattened
 from common.errors import CorruptFile, UserError
 from common.run.checkpoint import LATEST, read_manifest
+from common.run.data_sources import set_by_hand, shares
 from common.run.records import Record, progress, read_json_lines
-from common.run.run_folder import EPISODE, PROVENANCE, kept_before
+from common.run.run_folder import EPISODE, PROVENANCE, earlier_settings, kept_before
 from common.run.signals import STATUS
 from common.study.definition import PlannedRun
 
@@ -46,7 +47,8 @@ class FoundRun:
     """A planned run and what its folder holds.
 
     `episodes` are the records of eval.jsonl; those of the last evaluation are complete if the run is done.
-    `earlier` are the provenances of sessions before the last, in order, empty where one cannot be read.
+    `earlier` are the provenances of sessions before the last, in order, empty where one cannot be read;
+    `earlier_settings` the configurations before the last, or why they cannot be read, by when they were.
     """
 
     run: PlannedRun
@@ -57,6 +59,7 @@ class FoundRun:
     config: Config | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     earlier: tuple[dict[str, Any], ...] = ()
+    earlier_settings: Mapping[str, Config | str] = field(default_factory=dict)
     episodes: tuple[Record, ...] = ()
 
     @property
@@ -117,7 +120,8 @@ def read(run: PlannedRun, claimed: bool = False) -> FoundRun:
     evaluated = episodes[-1]["step"] if episodes else 0  # archived results may come without metrics
     facts: dict[str, Any] = {
         "step": max(step, saved or 0, evaluated), "seconds": seconds, "config": config,
-        "provenance": provenance, "earlier": tuple(_earlier(run.folder)), "episodes": episodes,
+        "provenance": provenance, "earlier": tuple(_earlier(run.folder)),
+        "earlier_settings": earlier_settings(run.folder, config), "episodes": episodes,
     }  # fmt: skip
     reached = f"step {facts['step']} of {config.train.steps}"
     if held:
@@ -154,6 +158,16 @@ def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:
         a, b = left.get(key), right.get(key)
         if a != b and "auto" not in (a, b):
             yield key, a, b
+
+
+def from_plan(found: FoundRun) -> Iterator[tuple[str, Any, Any]]:
+    """Keys in which a run differs from the planned one, with the planned value and its own."""
+    assert found.config is not None
+    yield from differences(found.run.config, found.config)
+    planned = shares(found.run.config)
+    for name, value in set_by_hand(found.config, found.provenance).items():
+        if planned.get(name) == "auto":
+            yield f"settings.{name}", "auto", value
 
 
 # Where and how fast a run computes, not what. Images and clips are compared by the hashes in the provenance.

@@ -92,8 +92,7 @@ def drawn_runs(results: Results, mix: bool = False) -> Results:
             begun = [found for found in results.found_in(task, column) if found.episodes]
             if not begun or results.done_in(task, column):
                 continue
-            ended = (*results.done, *(replace(found, state=State.DONE) for found in begun))
-            reasons = [] if mix else mixtures(Results(results.study, ended))
+            reasons = [] if mix else _mixtures_of_ended(results.study, (*results.done, *begun))
             if reasons:
                 refused.append(f"{column} on {task} ({'; '.join(reasons)})")
             else:
@@ -106,7 +105,15 @@ def drawn_runs(results: Results, mix: bool = False) -> Results:
         notes.append(
             f"Left out, as unfinished runs that do not belong beside the others: {', '.join(refused)}."
         )
+    # Which of two unfinished runs is the odd one nobody can say.
+    if reasons := [] if mix else _mixtures_of_ended(results.study, drawn):
+        notes.append(f"Drawn together, but no table would hold both: {'; '.join(reasons)}.")
     return Results(results.study, tuple(drawn), tuple(notes))
+
+
+def _mixtures_of_ended(study: Study, found_runs: Iterable[FoundRun]) -> list[str]:
+    """Why runs would not belong in one table if they had all ended."""
+    return mixtures(Results(study, tuple(replace(found, state=State.DONE) for found in found_runs)))
 
 
 def learning_curves(results: Results, task: str, shifts: Iterable[str] | None = None) -> list[Curves]:

@@ -4,12 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from common.config.loading import RESOLVED_NAME, load_run_config
 from common.config.shifts import ROBOT_TASKS
 from common.errors import UserError
-from common.run.data_sources import data_sources
+from common.run.data_sources import data_sources, recorded
 from common.run.records import diverged_among
-from common.run.run_folder import REPLAY_EMPTIED, kept_before
+from common.run.run_folder import AGENT_CODE, replay_emptied
 from common.run.shifts import hardly_shown, recorded_shares
 from common.study.definition import PlannedRun, Study, as_written
 from common.study.folders import FoundRun, State, differences, read
@@ -63,7 +62,13 @@ def collect(study: Study, mix: bool = False) -> Results:
             "Leave some out with tasks=, agents= or seeds=, or put them together with --mix"
         )
     notes = [f"Runs that differ are mixed here: {reason}." for reason in reasons]
-    notes = [*_conditions_note(results), *notes, *_departures(results), *_commits(results)]
+    notes = [
+        *_conditions_note(results),
+        *notes,
+        *_departures(results),
+        *_commits(results),
+        *_agent_code(results),
+    ]
     notes += [*_emptied(results), *_diverged(results)]
     return Results(study, results.found_runs, (*notes, *_hardly_shown(results)))
 
@@ -77,17 +82,12 @@ def changes(found: FoundRun) -> list[str]:
     clauses = []
     if not all(found.earlier):
         clauses.append(f"what data an earlier session of {found.run.name} had cannot be read")
-    for path in kept_before(found.run.folder, RESOLVED_NAME):
-        step = path.stem.rpartition("-")[2]
-        try:
-            # A replay that kept the whole run does so when that is prolonged.
-            steps = f"train.steps={found.config.train.steps}"
-            before = load_run_config(found.run.folder, [steps], found.run.foreign_code, path.name)
-        except UserError as error:
-            clauses.append(f"settings until step {step} of {found.run.name} cannot be read ({error})")
+    for when, before in found.earlier_settings.items():
+        if isinstance(before, str):
+            clauses.append(f"settings {when} of {found.run.name} cannot be read ({before})")
             continue
         clauses += [
-            f"{key}: {old} until step {step} of {found.run.name}, then {new}"
+            f"{key}: {old} {when} of {found.run.name}, then {new}"
             for key, old, new in differences(before, found.config)
             if not key.startswith(("train.log_every", "eval.", "checkpoint."))
         ]
@@ -255,15 +255,31 @@ def _commit(provenance: Mapping[str, Any]) -> str:
     return commit.removesuffix("-dirty")[:10] + (" (dirty)" if commit.endswith("-dirty") else "")
 
 
+def _agent_code(results: Results) -> list[str]:
+    """Which agents' own code, outside this package, was not the same in all of their runs and sessions."""
+    notes = []
+    for column in results.study.columns:
+        versions: dict[str, list[str]] = {}
+        for found in results.done:
+            if found.run.column == column:
+                texts = dict.fromkeys(_code(session) for session in found.sessions)
+                versions.setdefault(IN_TURN.join(texts), []).append(found.run.name)
+        if len(versions) > 1 or any(IN_TURN in version for version in versions):
+            parts = [f"{version} in {_examples(runs)}" for version, runs in versions.items()]
+            notes.append(f"The code of {column} is not the same in all its runs: {', but '.join(parts)}.")
+    return notes
+
+
+def _code(provenance: Mapping[str, Any]) -> str:
+    """The files and hashes of a session's agent that is not of this package."""
+    files = recorded(provenance, AGENT_CODE)
+    return " and ".join(f"{name} {str(digest)[:10]}" for name, digest in files.items()) or "unknown"
+
+
 def _emptied(results: Results) -> list[str]:
     """Which runs went on without the steps that their replay had held, and when."""
     told = {
-        found.run.name: [
-            text
-            for session in found.sessions
-            if isinstance(texts := session.get(REPLAY_EMPTIED), list)
-            for text in map(str, texts)
-        ]
+        found.run.name: [text for session in found.sessions for text in replay_emptied(session)]
         for found in results.done
     }
     return [

@@ -11,7 +11,7 @@ from common.config.loading import RESOLVED_NAME
 from common.errors import UserError
 from common.run.signals import Interruption, Signals
 from common.study.definition import PlannedRun, Study
-from common.study.folders import LOG, STOPPED, FoundRun, State, differences, is_held, read
+from common.study.folders import LOG, STOPPED, FoundRun, State, from_plan, is_held, read
 
 LOSSES = 20
 """How often one run may be stopped, or lose the machine under it, before it is given up."""
@@ -56,10 +56,7 @@ def check_folders(found_runs: Sequence[FoundRun]) -> None:
     for found in found_runs:
         if found.config is None:
             continue
-        other = [
-            f"{key} is {there!r}, not {here!r}"
-            for key, here, there in differences(found.run.config, found.config)
-        ]
+        other = [f"{key} is {there!r}, not {here!r}" for key, here, there in from_plan(found)]
         if other:
             more = f" and {len(other) - 3} more" if len(other) > 3 else ""
             raise UserError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.config.shifts import ROBOT_TASKS, whole_groups
-from common.run.published import Comparison, Score, compared, conditions_text, unmet_text
+from common.run.published import Cells, Comparison, Score, compared, conditions_text, unmet_text
 from common.study import intervals
 from common.study.definition import Study
 from common.study.folders import FoundRun
@@ -181,10 +181,10 @@ PUBLISHED = "Published scores: "
 """What the note on their conditions begins with."""
 
 
-def comparisons(study: Study, rows: Sequence[Row]) -> dict[tuple[str, str], Comparison]:
-    """The published scores in some rows, by task and column."""
+def comparisons(study: Study, rows: Sequence[Row]) -> Cells:
+    """The published scores in some rows."""
     return {
-        (row.task, column): cell.comparison
+        (row.task, column, row.shift): cell.comparison
         for row in rows
         for column, cell in zip(study.columns, row.cells, strict=True)
         if cell.comparison is not None
@@ -309,10 +309,14 @@ def _comparison(
     published_name = results.study.published
     if published_name is None:
         return None
-    made = [(found.config, found.sessions) for found in found_runs if found.config]
-    planned = [(run.config, []) for run in results.study.runs if (run.task, run.column) == (task, column)]
-    cases = made or planned[:1]
-    each = [compared(config, shift, published_name, column, sessions) for config, sessions in cases]
+    each = [
+        compared(found.config, shift, published_name, column, found.sessions, found.earlier_settings)
+        for found in found_runs
+        if found.config
+    ]
+    if not each:
+        planned = [run.config for run in results.study.runs if (run.task, run.column) == (task, column)]
+        each = [compared(config, shift, published_name, column) for config in planned[:1]]
     known = [comparison for comparison in each if comparison is not None]
     return max(known, key=lambda comparison: len(comparison.unmet)) if len(known) == len(each) > 0 else None
 

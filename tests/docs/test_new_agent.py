@@ -1,5 +1,6 @@
 """docs/new_agent.md, run as it is written."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -54,3 +55,6 @@ def test_the_page_trains_what_it_builds(tmp_path):
     recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
     assert recorded["losses"]["mask_ratio"] == 2
     assert recorded["losses"]["background"] == 2  # SMG's own
+    found = json.loads((tmp_path / "run" / "provenance.json").read_text(encoding="utf-8"))
+    code = (tmp_path / "one_sided.py").read_bytes()
+    assert found["agent_code"] == {"one_sided.py": hashlib.sha256(code).hexdigest()}

@@ -125,6 +125,60 @@ def test_a_run_that_is_further_is_not_taken_back(stopped: Path, capsys: pytest.C
     assert files(stopped) == before
 
 
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        (["train.batch=5", "eval.episodes=3"], "train.batch, eval.episodes"),
+        (["network.hidden=8"], "network.hidden"),
+    ],
+)
+def test_a_run_that_has_ended_is_not_shown_as_one_of_other_settings(
+    overrides: list[str], keys: str, unbroken: Path, capsys: pytest.CaptureFixture[str]
+):
+    before = files(unbroken)
+    assert tiny.resume(unbroken, *overrides) == 2
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[-1] == (
+        f"smg: {unbroken} has ended at step 24, so that {keys} would change nothing: go on with more "
+        f"train.steps, evaluate it with `smg eval {unbroken}`, or give another run.dir"
+    )
+    assert "after 24 agent steps" not in shown.out
+    assert tiny.resume(unbroken, "checkpoint.every=3", "eval.processes=1", "train.steps=24") == 0
+    assert "after 24 agent steps" in capsys.readouterr().out
+    assert files(unbroken) == before
+
+
+def test_a_loss_that_is_switched_off_is_not_logged_on(folder: Path, moments: Moments):
+    moments.at("step", 17, lambda: os.kill(os.getpid(), tiny.SIGTERM))
+    assert tiny.start(folder, agent="smg") == 75
+    assert tiny.resume(folder, "losses.background=0") == 0
+    assert steps_with(folder, "loss/background") == list(range(9, 18))
+    # Its update comes at every second step, so the first line of the new session is without.
+    assert steps_with(folder, "loss/reconstruction") == [*range(9, 18), *range(19, 25)]
+
+
+def steps_with(folder: Path, metric: str) -> list[int]:
+    return [line["step"] for line in runs.metrics(folder) if metric in line]
+
+
+@pytest.mark.parametrize(
+    ("settings", "learns"),
+    [
+        (["train.steps=8"], False),
+        (["train.steps=9"], True),
+        (["train.steps=11", "train.batch=11"], False),
+        (["train.steps=12", "train.batch=11"], True),
+    ],
+)
+def test_a_run_too_short_to_learn_anything_says_so(
+    settings: list[str], learns: bool, folder: Path, moments: Moments
+):
+    assert tiny.start(folder, *settings) == 0
+    assert bool(steps_with(folder, "loss/bellman")) is learns
+    said = [line for line in moments.said if line.startswith(f"nothing will be learnt in {settings[0]}: ")]
+    assert len(said) == (not learns)
+
+
 def test_an_exported_run_is_finished_and_cannot_go_on(
     unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

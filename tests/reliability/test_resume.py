@@ -24,7 +24,7 @@ from common.config.registry import AGENTS
 from common.data.replay import Replay
 from common.run import checkpoint, run_folder
 from common.run.foreground import foreground_share
-from common.run.run_folder import RunFolder
+from common.run.run_folder import RunFolder, recorded_sessions
 from common.run.trainer import Trainer
 from tests import runs
 from tests.reliability import tiny
@@ -232,7 +232,15 @@ def test_a_share_may_be_measured_at_a_resume(folder: Path, moments: Moments, mon
     moments.at("step", 17, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert tiny.start(folder, agent="sgqn") == 75
     assert tiny.resume(folder, "sgqn.quantile=auto") == 0
-    assert 0.8 < load_run_config(folder).settings.quantile < 1
+    quantile = load_run_config(folder).settings.quantile
+    assert 0.8 < quantile < 1
+    by_hand, measured = recorded_sessions(folder)
+    assert by_hand["measured_shares"] == {} and measured["measured_shares"] == {"quantile": quantile}
+    # It stays measured when the run is prolonged, and is no longer when a number is set.
+    assert tiny.resume(folder, "train.steps=25") == 0
+    assert recorded_sessions(folder)[-1]["measured_shares"] == {"quantile": quantile}
+    assert tiny.resume(folder, "train.steps=26", "sgqn.quantile=0.9") == 0
+    assert recorded_sessions(folder)[-1]["measured_shares"] == {}
 
 
 def test_two_processes_on_one_folder(stopped: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]):

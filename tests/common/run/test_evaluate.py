@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from common import cli
-from common.config.loading import load
+from common.config.loading import load, load_run_config, to_yaml
 from common.envs.backgrounds import data_summary
 from common.run import reevaluate
 from common.run.evaluate import Evaluator, mean_actions, summary_table
-from common.run.reevaluate import report
+from common.run.reevaluate import report, settings_learnt_with
 from common.run.train import final_report
 from tests import released, runs
 from tests.common.study.written_runs import study, write_run
@@ -153,13 +153,64 @@ def test_a_report_counts_what_earlier_sessions_learnt_from(tmp_path):
     assert "(SMG poster)" not in told
 
 
+def paper_run(folder, *overrides):
+    """A run that meets all conditions of SMG's poster, but for overrides."""
+    run = study(folder, "preset=paper", *overrides).runs[-1]
+    write_run(run, {"video_hard": [800.0] * run.config.eval.episodes}, steps=[run.config.train.steps])
+    return run
+
+
+@pytest.mark.parametrize(
+    ("before", "unmet"),
+    [
+        (["losses.background=0"], "losses.background 2 (here 0 until step 7)"),
+        (["optim.critic.lr=1e-4", "smg.rho=0.3"], "optim.critic.lr 0.001 (here 0.0001 until step 7)"),
+        (["train.steps=9"], None),  # prolonged
+        (["eval.clips=[0,4]", "eval.episodes=2", "checkpoint.every=7"], None),
+        ("agent: sgqn\n", "settings that are known (here unreadable until step 7)"),
+    ],
+)
+def test_a_report_counts_what_a_run_was_configured_with_before(before, unmet, tmp_path):
+    run = paper_run(tmp_path)
+    assert "(SMG poster)" in final_report(run.config, run.folder)
+    if not isinstance(before, str):
+        before = to_yaml(load("smg", run.config.task, "paper", overrides=before))
+    (run.folder / "config-until-7.yaml").write_text(before)
+    told = final_report(run.config, run.folder)
+    assert ("(SMG poster)" in told) == (unmet is None)
+    assert unmet is None or f"SMG poster is of {unmet}" in told
+
+
+def test_no_score_stands_beside_a_run_that_lost_its_replay(tmp_path):
+    run = paper_run(tmp_path)
+    write_run(run, steps=[run.config.train.steps], provenance={"replay_emptied": ["at step 400"]})
+    told = final_report(run.config, run.folder)
+    assert "(SMG poster)" not in told
+    assert "SMG poster is of replay kept throughout (here emptied at step 400)" in told
+
+
+def test_what_an_evaluation_is_told_does_not_change_what_was_trained(tmp_path):
+    run = paper_run(tmp_path)
+    steps, records = run.config.train.steps, evaluated(video_hard=[800.0])
+
+    def told(*overrides):
+        config = load_run_config(run.folder, overrides)
+        return report(records, config, steps, [], None, settings_learnt_with(run.folder, config))
+
+    assert "(SMG poster)" in told() and "(SMG poster)" in told("eval.episodes=7", "device=cpu")
+    train = run.config.train.model_copy(update={"batch": 128})
+    (run.folder / "config.yaml").write_text(to_yaml(run.config.model_copy(update={"train": train})))
+    assert "SMG poster is of batch 64 (here 128)\n" in told() + "\n"
+    assert "SMG poster is of batch 64 (here 128 in training)\n" in told("train.batch=64") + "\n"
+
+
 def test_a_score_stands_only_beside_weights_that_learnt_as_long():
     config = load("smg", "walker_walk", "paper")
-    early = report(evaluated(video_hard=[220.0]), config, 20_000, [], None)
+    early = report(evaluated(video_hard=[220.0]), config, 20_000, [], None, {})
     assert early.startswith("\nsmg on walker_walk after 20000 agent steps\nshift")
     assert row(early, "video_hard") == "220.0 -"
     assert "SMG poster is of 500,000 agent steps (here 20,000)" in early
-    late = report(evaluated(video_hard=[220.0]), config, 500_000, [], None)
+    late = report(evaluated(video_hard=[220.0]), config, 500_000, [], None, {})
     assert row(late, "video_hard") == "220.0 814 ± 51 (SMG poster)"
 
 

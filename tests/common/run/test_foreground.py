@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from common.envs.benchmark import BenchmarkEnv
-from common.run.foreground import foreground_share, resolve_rho
+from common.run.foreground import foreground_share, measured_shares, resolve_rho
 from tests import runs
 
 # Shares measured at 84×84 under random actions, camera 0, to which the simulator's random states add ±10%.
@@ -40,6 +40,11 @@ def test_auto_becomes_the_measured_share_and_a_number_stays(tmp_path, monkeypatc
     assert 0.04 < smg.settings.rho < 0.1
     fixed = runs.smoke(tmp_path, "smg", "smg.rho=0.3")
     assert resolve_rho(fixed) is fixed
+    # What was measured stays so when the run goes on with the number, until somebody sets another.
+    found = {"rho": smg.settings.rho}
+    assert measured_shares(runs.smoke(tmp_path, "smg", "smg.rho=auto"), smg, {}) == found
+    assert measured_shares(smg, smg, found) == found
+    assert measured_shares(smg, smg, {}) == measured_shares(fixed, fixed, found) == {}
 
 
 @pytest.mark.slow

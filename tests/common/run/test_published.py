@@ -300,6 +300,24 @@ def test_a_measured_share_meets_them_where_no_number_is_set() -> None:
             )
 
 
+BY_HAND = ["smg.rho as measured (here 0.034)"]
+
+
+@pytest.mark.parametrize(
+    ("sessions", "unmet"),
+    [
+        ([{"measured_shares": {"rho": 0.034}}], []),
+        ([{}], []),  # of a run that began before it was recorded
+        ([{"measured_shares": {}}], BY_HAND),
+        ([{"measured_shares": {}}, {"measured_shares": {"rho": 0.034}}], BY_HAND),
+    ],
+)
+def test_a_share_set_by_hand_does_not(sessions: list[dict[str, Any]], unmet: list[str]) -> None:
+    config = load("smg", "cartpole_swingup", "paper", overrides=["env.model=smg", "smg.rho=0.034"])
+    found = compared(config, "video_hard", sessions=sessions)
+    assert found is not None and list(map(str, found.unmet)) == unmet
+
+
 def test_on_the_benchmarks_models_two_tasks_do_not() -> None:
     study = load_study("smg_video_hard_dmcgb")
     differing = {

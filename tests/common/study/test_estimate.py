@@ -76,6 +76,22 @@ def test_the_sum_is_of_what_is_known_and_of_runs_that_go_on_at_the_same_time(tmp
     )
     assert total_line(rows[:1]) == "estimate: 15.0 hours of that device, one run at a time"
     assert total_line(rows[:1], 2) == "estimate: 7.5 hours of that device, 2 runs at a time"
+    # Three runs of five hours take five, on however many devices.
+    assert total_line(rows[:1], 8) == "estimate: 5.0 hours of that device, 3 runs at a time"
+
+
+def test_a_benchmark_tells_nothing_of_other_networks(tmp_path: Path) -> None:
+    measured(tmp_path / "performance", "smg", 0.5)
+
+    def pace(*overrides: str) -> float | None:
+        planned = study(tmp_path, "agents=[smg]", *overrides)
+        [row] = remaining([read(run) for run in planned.runs], tmp_path / "performance")
+        return row.pace and row.pace[0]
+
+    assert pace() == pace("network.latent=32", "losses.background=0", "eval.episodes=3") == 2
+    slower = ("network.hidden=64", "env.image_size=48", "train.update_every=2", "smg.auxiliary_every=4")
+    for changed in slower:
+        assert pace(changed) is None
 
 
 def test_the_plan_shows_every_run_and_adds_up_what_is_known(tmp_path: Path) -> None:

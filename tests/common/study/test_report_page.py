@@ -262,6 +262,10 @@ def test_before_any_run_has_finished_all_are_drawn_whichever_is_first(tmp_path: 
     assert [(line.name, line.unfinished) for line in plot.lines] == [
         (name, True) for name in ("sac", "drq", "smg")
     ]
+    together = drawn.notes[1]
+    assert together.startswith("Drawn together, but no table would hold both: backgrounds of video_hard: ")
+    assert "hash other in 4 runs such as walker_walk/sac/seed0" in together
+    assert "hash bb in 8 runs" in together
 
 
 def test_a_profile_falls_at_each_return(page: Path) -> None:

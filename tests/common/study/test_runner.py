@@ -20,7 +20,7 @@ from common.study.attempt import attempt
 from common.study.command import share_of_threads
 from common.study.definition import PlannedRun
 from common.study.folders import State, read
-from common.study.runner import LOSSES, Lost, Runner
+from common.study.runner import LOSSES, Lost, Runner, check_folders
 from tests.common.study import real_runs
 from tests.common.study.real_runs import (
     assert_finished_once,
@@ -32,7 +32,7 @@ from tests.common.study.real_runs import (
     studying,
     until,
 )
-from tests.common.study.written_runs import study, write_run
+from tests.common.study.written_runs import PROVENANCE, study, write_run
 
 
 def bring(
@@ -258,6 +258,22 @@ def test_runs_with_other_settings_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert "folder=" in message
     assert len(message.splitlines()) == 1
     assert not planned.runs[0].folder.exists()
+
+
+@pytest.mark.parametrize(("measured", "other"), [({}, True), ({"rho": 0.06}, False), (None, False)])
+def test_a_share_set_by_hand_is_not_one_that_the_study_measures(
+    measured: dict[str, float] | None, other: bool, tmp_path: Path
+) -> None:
+    planned = study(tmp_path, "agents=[smg]", "tasks=[walker_walk]", "smg.rho=auto")
+    run = planned.runs[0]
+    chosen = study(tmp_path, "agents=[smg]", "tasks=[walker_walk]", "smg.rho=0.06").runs[0]
+    known = {} if measured is None else {"measured_shares": measured}
+    write_run(chosen, provenance=PROVENANCE | known)
+    if other:
+        with pytest.raises(UserError, match=r"settings\.rho is 0\.06, not 'auto'"):
+            check_folders([read(run)])
+    else:
+        check_folders([read(run)])
 
 
 def test_runs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:

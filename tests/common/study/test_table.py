@@ -113,6 +113,40 @@ def test_published_scores_stand_in_a_column_headed_by_their_conditions(tmp_path:
     assert [row["conditions_unmet"] for row in rows] == ["0", "0", "1", "1", "", ""] + [""] * len(table.notes)
 
 
+def test_a_note_tells_when_an_agents_own_code_changed_between_its_runs(tmp_path: Path) -> None:
+    planned = study(tmp_path, "tasks=[walker_walk]")
+    for run in planned.runs:  # of another file in each column, which is as it should be
+        write_run(run, provenance=PROVENANCE | {"agent_code": {f"{run.column}.py": "11" * 32}})
+    assert not any("code of" in note for note in build(collect(planned)).notes)
+    [first, second] = [run for run in planned.runs if run.column == "smg"]
+    write_run(second, provenance=PROVENANCE | {"agent_code": {"smg.py": "22" * 32}})
+    note = f"The code of smg is not the same in all its runs: smg.py 1111111111 in {first.name}, but smg.py "
+    assert f"{note}2222222222 in {second.name}." in build(collect(planned)).notes
+    (second.folder / "provenance-until-30.json").write_text(json.dumps(PROVENANCE))
+    assert any(
+        f"unknown, then smg.py 2222222222 in {second.name}." in note for note in build(collect(planned)).notes
+    )
+
+
+def test_the_note_names_what_is_unmet_under_every_shift(tmp_path: Path) -> None:
+    text = PAPER.replace("smg_video_hard", "sgqn_table1").replace("[video_hard]", "[video_easy, video_hard]")
+    text = text.replace("[sac, smg]", "[sac, sgqn]").replace(", cartpole_swingup]", "]")
+    easy = {"source": "dmcgb", "video_easy": {"clips": 4}, "video_hard": {"clips": 100}}
+    for data, unmet in (
+        (easy, "10 clips of video_easy (here 4)"),
+        (
+            easy | {"video_hard": {"clips": 50}},
+            "10 clips of video_easy (here 4), 100 clips of video_hard (here 50)",
+        ),
+    ):
+        planned = study(tmp_path, text=text)
+        for run in planned.runs:
+            write_run(run, steps=[run.config.train.steps], provenance=PROVENANCE | {"data": data})
+        notes = build(collect(planned)).notes
+        [starred] = [note for note in notes if note.startswith("* Published")]
+        assert starred.endswith(f"latent 100 (here 256), {unmet}.")
+
+
 def test_a_column_of_another_method_has_no_published_score(tmp_path: Path) -> None:
     text = PAPER.replace(
         "[sac, smg]",

@@ -13,7 +13,7 @@ from common import cli
 from common.config.loading import load_run_config
 from common.errors import UserError
 from common.rl.optim import polyak_update
-from common.rl.sac import SAC
+from common.rl.sac import SAC, Actor
 from common.run import checkpoint, weights
 from common.run.build import build_agent, build_images
 from common.run.device import resolve_auto
@@ -69,6 +69,10 @@ def test_an_agent_gets_back_all_that_its_own_networks_and_buffers_held(tmp_path,
     """Also networks that are called targets of something, counters, and what no optimiser moves."""
 
     class Own(SAC):
+        target_actor: Actor
+        updates: torch.Tensor
+        scale: torch.Tensor
+
         def build(self):
             super().build()
             self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
@@ -83,6 +87,7 @@ def test_an_agent_gets_back_all_that_its_own_networks_and_buffers_held(tmp_path,
     config = resolve_auto(runs.smoke(tmp_path / "run", "sac", *QUICK))
     runs.run(tmp_path / "run", "sac", *QUICK, "train.steps=1")  # a folder, whose weights are written below
     agent = build_agent(config, 6, build_images(config))
+    assert isinstance(agent, Own)
     agent.updates.fill_(70_001)
     agent.scale.fill_(1e6)
     torch.nn.init.constant_(agent.target_actor.mlp.linear0.weight, 0.5)
@@ -91,6 +96,7 @@ def test_an_agent_gets_back_all_that_its_own_networks_and_buffers_held(tmp_path,
     weights.export(tmp_path / "run", tmp_path / "exported")
     for folder in (tmp_path / "run", tmp_path / "exported"):
         loaded = load_agent(config, folder, "act").agent
+        assert isinstance(loaded, Own)
         assert loaded.updates == 70_001 and loaded.scale == 1e6
         assert loaded.target_actor.mlp.linear0.weight.eq(0.5).all()
 

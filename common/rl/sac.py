@@ -268,9 +268,14 @@ class SAC(nn.Module):
         """
         inputs, schedule = self.prepare(batch, self.schedule(step))
         examined = {} if examine is None else examine(inputs, schedule)
-        with self.soundness.watching(self, schedule):
+        with self.soundness.watching(self, self.is_whole(schedule)):
             metrics = self.graphed_update(inputs, schedule)
         return metrics | examined
+
+    def is_whole(self, schedule: UpdateSchedule) -> bool:
+        """Whether an update has all parts and all losses that the agent has."""
+        parts = schedule.actor and schedule.targets and (schedule.auxiliary or not self.AUXILIARY)
+        return parts and all(map(self.active, self.LOSSES))
 
     def schedule(self, step: int) -> UpdateSchedule:
         """Which parts run at this agent step."""

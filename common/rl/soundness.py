@@ -3,22 +3,30 @@
 It is looked for when the agent is made, and at its first update that has all parts.
 """
 
-from __future__ import annotations
-
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from common.errors import UserError
-from common.rl.batch import UpdateSchedule
 from common.rl.optim import parameters_of
 
-if TYPE_CHECKING:
-    from common.rl.sac import SAC
+
+class Learner(Protocol):
+    """What is looked at of an agent."""
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """By name."""
+        ...
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """By name."""
+        ...
 
 
 class Soundness:
@@ -28,13 +36,13 @@ class Soundness:
         self.seen = False
 
     @contextmanager
-    def watching(self, agent: SAC, schedule: UpdateSchedule) -> Iterator[None]:
-        """Look at what an update moves, if none with all parts was seen yet.
+    def watching(self, agent: Learner, whole: bool) -> Iterator[None]:
+        """Look at what an update moves, if it has all parts and losses and none that had was seen yet.
 
         Raises:
             UserError: it never stepped an optimiser, or left a target network as it was.
         """
-        if self.seen or not is_whole(agent, schedule):
+        if self.seen or not whole:
             yield
             return
         before = {name: copy.deepcopy(network.state_dict()) for name, network in followers(agent).items()}
@@ -55,13 +63,7 @@ class Soundness:
         self.seen = True
 
 
-def is_whole(agent: SAC, schedule: UpdateSchedule) -> bool:
-    """Whether an update has all parts and all losses that the agent has."""
-    parts = schedule.actor and schedule.targets and (schedule.auxiliary or not agent.AUXILIARY)
-    return parts and all(map(agent.active, agent.LOSSES))
-
-
-def followers(agent: SAC) -> dict[str, nn.Module]:
+def followers(agent: Learner) -> dict[str, nn.Module]:
     """The networks whose name says that they follow others, and that no optimiser moves."""
     return {
         name: network
@@ -70,13 +72,13 @@ def followers(agent: SAC) -> dict[str, nn.Module]:
     }
 
 
-def check(agent: SAC) -> None:
+def check(agent: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
     """Make sure that every weight learns unless it is frozen, and that all that is kept can be found.
 
     Raises:
         UserError: one does not, or something is kept where only a resumed run would look.
     """
-    moved = {id(weight) for each in agent.optimizers.values() for weight in parameters_of(each)}
+    moved = {id(weight) for each in optimizers.values() for weight in parameters_of(each)}
     for name, weight in agent.named_parameters():
         if weight.requires_grad and id(weight) not in moved:
             raise UserError(

@@ -85,7 +85,7 @@ def build_agent(config: Config, action_size: int, images: Images) -> SAC:
         raise UserError(
             f"agent {config.agent} computes {', '.join(agent.LOSSES)}; losses: must weigh exactly these"
         )
-    soundness.check(agent)
+    soundness.check(agent, agent.optimizers)
     return agent
 
 

@@ -75,9 +75,9 @@ class Sheet:
     def _explain(self, frames: list[tuple[np.ndarray, np.ndarray]]) -> tuple[dict[str, float | None], Panels]:
         columns = self._explainer.sketch
         obs, truth = map(np.stack, zip(*frames, strict=True))
-        tally = Tally()
         # An agent whose `explain` draws would otherwise learn from other random numbers when it is looked at.
         with forked_random(self._explainer.agent.device):
             explained = self._explainer.explain(obs, truth, columns)
-            tally.add(explained)
+        tally = Tally()
+        tally.add(explained)
         return tally.means(), panels(explained, len(frames) // 2, columns)

@@ -19,10 +19,10 @@ def adam(config: Config, name: str, parameters: Iterable[nn.Parameter]) -> torch
     Raises:
         UserError: there are none.
     """
-    if name not in type(config.optim).model_fields or name == "fused":
-        known = ", ".join(key for key in type(config.optim).model_fields if key != "fused")
+    known = [key for key in type(config.optim).model_fields if key != "fused"]
+    if name not in known:
         raise UserError(
-            f"optimized() names '{name}', but optim: has rates for {known}: put its weights there"
+            f"optimized() names '{name}', but optim: has rates for {', '.join(known)}: put its weights there"
         )
     settings = getattr(config.optim, name)
     return torch.optim.Adam(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import nullcontext
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from common.config.schema import Config
 from common.errors import UserError
-from common.rl import losses
+from common.rl import losses, soundness
 from common.rl.attribution import guided_gradient, keep_from_compiler
 from common.rl.augment import (
     Augmentation,
@@ -32,7 +33,6 @@ from common.rl.batch import Batch, Inputs, Metrics, UpdateSchedule
 from common.rl.cuda_graphs import GRAPHS, GraphedProgram
 from common.rl.networks import MLP, Activation, Projection, Trunk, orthogonal, set_precision
 from common.rl.optim import adam, load_optimizer_state, parameters_of, polyak_update
-from common.rl.soundness import Soundness
 
 QPair = tuple[Tensor, Tensor]
 """Q₁ and Q₂, each (B, 1)."""
@@ -151,7 +151,8 @@ class SAC(nn.Module):
         self.images = images
         self.device = torch.device(device)
         self.action_size = action_size
-        self.soundness = Soundness()
+        self.proved = False
+        """Whether an update with all parts was seen to move all that should move."""
         self.build()
         self.log_alpha = nn.Parameter(torch.tensor(config.sac.temperature).log())
         layout = torch.channels_last if config.channels_last is True else torch.preserve_format
@@ -268,8 +269,10 @@ class SAC(nn.Module):
         """
         inputs, schedule = self.prepare(batch, self.schedule(step))
         examined = {} if examine is None else examine(inputs, schedule)
-        with self.soundness.watching(self, self.is_whole(schedule)):
+        prove = not self.proved and self.is_whole(schedule)
+        with soundness.moving(self) if prove else nullcontext():
             metrics = self.graphed_update(inputs, schedule)
+        self.proved = self.proved or prove
         return metrics | examined
 
     def is_whole(self, schedule: UpdateSchedule) -> bool:
@@ -446,9 +449,7 @@ class SAC(nn.Module):
         for name, term in terms.items():
             if name not in self.weights:
                 raise UserError(f"{type(self).__name__} computes the loss '{name}', which its LOSSES lacks")
-            if not isinstance(term, Tensor) or term.ndim > 0:
-                found = f"of shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)
-                raise UserError(f"the loss '{name}' must be a tensor without dimensions; it is {found}")
+            soundness.check_single(f"the loss '{name}'", term)
             if not self.active(name) and name != "bellman":
                 raise UserError(
                     f"{type(self).__name__} computes the loss '{name}' though losses.{name} is 0: let it ask "

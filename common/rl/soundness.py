@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.errors import UserError
 from common.rl.optim import parameters_of
@@ -29,38 +29,29 @@ class Learner(Protocol):
         ...
 
 
-class Soundness:
-    """Watches an agent until one update had all its parts and moved all that should move."""
+@contextmanager
+def moving(agent: Learner) -> Iterator[None]:
+    """Make sure that what runs inside, an update with all parts and losses, moves all that should move.
 
-    def __init__(self) -> None:
-        self.seen = False
-
-    @contextmanager
-    def watching(self, agent: Learner, whole: bool) -> Iterator[None]:
-        """Look at what an update moves, if it has all parts and losses and none that had was seen yet.
-
-        Raises:
-            UserError: it never stepped an optimiser, or left a target network as it was.
-        """
-        if self.seen or not whole:
-            yield
-            return
-        before = {name: copy.deepcopy(network.state_dict()) for name, network in followers(agent).items()}
-        yield
-        name = type(agent).__name__
-        for optimizer in (each for each, found in agent.optimizers.items() if not found.state):
+    Raises:
+        UserError: it never stepped an optimiser, or left a target network as it was.
+    """
+    before = {name: copy.deepcopy(network.state_dict()) for name, network in followers(agent).items()}
+    yield
+    kind = type(agent).__name__
+    for name, optimizer in agent.optimizers.items():
+        if not optimizer.state:
             raise UserError(
-                f"{name}: no part of an update steps the optimiser '{optimizer}', so nothing in it learns: "
-                f"minimise(loss, '{optimizer}') does, which may name several"
+                f"{kind}: no part of an update steps the optimiser '{name}', so nothing in it learns: "
+                f"minimise(loss, '{name}') does, which may name several"
             )
-        for network, found in followers(agent).items():
-            after = found.state_dict()
-            if all(torch.equal(after[key], value) for key, value in before[network].items()):
-                raise UserError(
-                    f"{name}: an update leaves '{network}' as it was: let update_targets move it "
-                    "(polyak_update), or give the network a name that does not begin with target"
-                )
-        self.seen = True
+    for name, network in followers(agent).items():
+        after = network.state_dict()
+        if all(torch.equal(after[key], value) for key, value in before[name].items()):
+            raise UserError(
+                f"{kind}: an update leaves '{name}' as it was: let update_targets move it (polyak_update), "
+                "or give the network a name that does not begin with target"
+            )
 
 
 def followers(agent: Learner) -> dict[str, nn.Module]:
@@ -85,10 +76,19 @@ def check(agent: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]) -> 
                 f"no optimiser moves {type(agent).__name__}'s weight '{name}': put its network into "
                 "optimized(), or freeze it with requires_grad_(False)"
             )
-    for each in type(agent).__mro__:
-        own = "get_extra_state" in vars(each)
-        if own and each.__module__ not in ("common.rl.sac", nn.Module.__module__):
-            raise UserError(
-                f"{each.__name__} overrides get_extra_state, which evaluation, explanation and export do not "
-                "read: keep what must survive in buffers (register_buffer)"
-            )
+    if type(agent).get_extra_state.__module__ != "common.rl.sac":
+        raise UserError(
+            f"{type(agent).__name__} overrides get_extra_state, which evaluation, explanation and export do "
+            "not read: keep what must survive in buffers (register_buffer)"
+        )
+
+
+def check_single(what: str, value: object) -> None:
+    """Make sure that a loss or metric is one number.
+
+    Raises:
+        UserError: it is not; the message begins with `what`.
+    """
+    if not isinstance(value, Tensor) or value.ndim > 0:
+        found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise UserError(f"{what} must be a tensor without dimensions; it is {found}")

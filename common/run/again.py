@@ -45,11 +45,7 @@ def taken_up(config: Config, folder: Path) -> Config:
     longer = f"train.steps={max(steps, config.train.steps)}"
     recorded = load_run_config(folder, [*moved, longer], allow_code=True)
     config = _decided(config, recorded)
-    changed = [
-        f"{key} is {there!r}, not {here!r}"
-        for key, here, there in differences(config, recorded)
-        if not key.startswith(FREE)
-    ]
+    changed = [f"{key} is {there!r}, not {here!r}" for key, here, there in _changes(config, recorded)]
     if changed:
         raise _other(folder, changed)
     return config
@@ -75,6 +71,11 @@ def _decided(value: Any, recorded: Any) -> Any:
     return value
 
 
+def _changes(config: Config, recorded: Config) -> Iterator[tuple[str, Any, Any]]:
+    """The differences that matter for what is learnt."""
+    yield from (found for found in differences(config, recorded) if not found[0].startswith(FREE))
+
+
 def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:
     """Dotted keys whose values differ, with both values."""
     yield from _differences(to_values(one), to_values(other), "")
@@ -94,7 +95,7 @@ def refuse_changes(folder: Path, config: Config) -> None:
     Where its data lie on this machine may differ, as may what is `FREE`.
     """
     recorded = load_run_config(folder, folders(config), allow_code=True)  # the agent's is imported already
-    keys = [key for key, *_ in differences(config, recorded) if not key.startswith(FREE)]
+    keys = [key for key, *_ in _changes(config, recorded)]
     if keys:
         raise UserError(
             f"{folder} has ended at step {config.train.steps}, so that {', '.join(keys)} would change "

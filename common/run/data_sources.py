@@ -34,24 +34,6 @@ def data_sources(config: Config, provenance: Mapping[str, Any], shifts: Iterable
     return sources
 
 
-SHARES = "measured_shares"
-"""In a provenance: by name, the `shares` that were measured and not set by hand."""
-
-
-def shares(config: Config) -> dict[str, Any]:
-    """What of a configuration may be read off the foreground's share of pixels, by name."""
-    named = {name: getattr(config.settings, name, None) for name in ("rho", "quantile")}
-    return {name: value for name, value in named.items() if value is not None}
-
-
-def set_by_hand(config: Config, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Which of a run's `shares` were not measured; none where that was not recorded."""
-    if not isinstance(provenance.get(SHARES), dict):
-        return {}
-    measured = recorded(provenance, SHARES)
-    return {name: value for name, value in shares(config).items() if name not in measured}
-
-
 def recorded(provenance: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """A mapping in a provenance; an empty one if there is none."""
     found = provenance.get(key)

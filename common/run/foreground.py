@@ -1,15 +1,15 @@
 """The foreground in training: its share of pixels, which ρ is read off, and what is behind it."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from common.config.schema import Config
 from common.run.build import build_env
-from common.run.data_sources import shares
 from common.run.evaluate import Policy
+from common.run.shares import shares
 
 STEPS = 500
 """Agent steps that the measurement takes."""
@@ -100,19 +100,3 @@ def resolve_rho(config: Config) -> Config:
     share = foreground_share(config.model_copy(update={"seed": 0}))
     chosen = config.settings.model_copy(update={name: getattr(share, name) for name in auto})
     return config.model_copy(update={"settings": chosen})
-
-
-def measured_shares(asked: Config, resolved: Config, before: Mapping[str, Any]) -> dict[str, float]:
-    """Which of a run's `rho` and `quantile` were measured, now or in the session before, and not set by hand.
-
-    Args:
-        asked: the configuration that the run goes on with.
-        resolved: `asked` without any `auto`.
-        before: what this function gave then.
-    """
-    wanted = shares(asked)
-    return {
-        name: value
-        for name, value in shares(resolved).items()
-        if wanted[name] == "auto" or before.get(name) == value
-    }

@@ -5,7 +5,7 @@ from those that the number is of.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,8 +20,9 @@ from common.config.schema import COMPUTING, Config, Positive, Section
 from common.config.shifts import COLOR_SHIFTS, VIDEO_SHIFTS, clips_of
 from common.config.yaml_files import flattened, read_mapping
 from common.envs.procedural import CLIPS, PRESETS
-from common.run.data_sources import backgrounds_of, draws_overlays, recorded, set_by_hand
+from common.run.data_sources import backgrounds_of, draws_overlays, recorded
 from common.run.run_folder import replay_emptied
+from common.run.shares import set_by_hand
 
 PATH = Path(__file__).with_name("published.yaml")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -112,7 +113,7 @@ def compared(
     shift: str,
     published_name: str | None = None,
     column: str | None = None,
-    sessions: Iterable[Mapping[str, Any]] = (),
+    sessions: Sequence[Mapping[str, Any]] = (),
     learnt: Mapping[str, Config | str] = NOTHING,
 ) -> Comparison | None:
     """The printed score that is nearest to a run's settings, and the conditions that the run does not meet.
@@ -133,7 +134,7 @@ def compared(
     Returns:
         None if no table prints a score of the run's method, task and shift.
     """
-    nearest, sessions = None, list(sessions)
+    nearest = None
     data = dict.fromkeys(unmet for session in sessions for unmet in _unmet_data(config, shift, session))
     for name in tables() if published_name is None else (published_name,):
         for printed, (owner, values) in _row(name, config.task, shift).items():
@@ -185,7 +186,7 @@ def _condition_texts(cells: Cells, key: str) -> Iterator[str]:
         yield general
     for text in dict.fromkeys(values.values()):
         if text != general:
-            chosen = _without_shifts(cell for cell in values if values[cell] == text)
+            chosen = [cell for cell in values if values[cell] == text]
             yield f"{text} ({', '.join(_places(cells, chosen))})"
 
 
@@ -194,11 +195,11 @@ def _without_shifts(cells: Iterable[tuple[str, str, str]]) -> list[tuple[str, st
     return list(dict.fromkeys((task, column) for task, column, _ in cells))
 
 
-def _places(cells: Cells, chosen: list[tuple[str, str]]) -> Iterator[str]:
-    """Tasks and columns by name: a task where all of its columns are chosen, else each column on it."""
-    everywhere = _without_shifts(cells)
-    for task in dict.fromkeys(task for task, _ in chosen):
-        columns = [column for other, column in chosen if other == task]
+def _places(cells: Cells, chosen: Iterable[tuple[str, str, str]]) -> Iterator[str]:
+    """Cells by name, whatever their shift: a task where all of its columns are chosen, else each on it."""
+    everywhere, places = _without_shifts(cells), _without_shifts(chosen)
+    for task in dict.fromkeys(task for task, _ in places):
+        columns = [column for other, column in places if other == task]
         if len(columns) == sum(other == task for other, _ in everywhere):
             yield task
         else:
@@ -211,11 +212,11 @@ def unmet_text(cells: Cells) -> str:
     for cell, found in cells.items():
         for unmet in found.unmet:
             where.setdefault(str(unmet), []).append(cell)
-    most = len(_without_shifts(cells)) / 2
-    texts = []
-    for text, found_in in where.items():
-        chosen = _without_shifts(found_in)
-        texts.append(text if len(chosen) > most else f"{text} for {', '.join(_places(cells, chosen))}")
+    half = len(_without_shifts(cells)) / 2
+    texts = [
+        text if len(_without_shifts(chosen)) > half else f"{text} for {', '.join(_places(cells, chosen))}"
+        for text, chosen in where.items()
+    ]
     more = f" and {len(texts) - _SHOWN} more conditions" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more
 
@@ -321,9 +322,10 @@ def _unmet_shares(
 
 
 def _unmet_data(config: Config, shift: str, session: Mapping[str, Any]) -> Iterator[Unmet]:
-    """What all printed scores are of: photographs as overlay images, and the whole benchmark as backgrounds.
+    """What all printed scores are of: a replay that was kept, photographs as overlay images, and the whole
+    benchmark as backgrounds.
 
-    And of runs that kept their replay. Whatever else a damaged provenance holds meets it.
+    Whatever else a damaged provenance holds meets it.
     """
     for when in replay_emptied(session):
         yield Unmet("replay", "kept throughout", f"emptied {when}")

@@ -1,6 +1,6 @@
 """`smg train`: from a configuration to a table, whether the run begins, goes on or has ended already."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +14,9 @@ from common.errors import UserError
 from common.run.again import has_ended, is_run, refuse_changes, taken_up
 from common.run.build import build, replay_size
 from common.run.console import Console
-from common.run.data_sources import SHARES, recorded, shares
 from common.run.device import apply_switches, device_name, out_of_memory, resolve_auto
 from common.run.evaluate import summary_table
-from common.run.foreground import measured_shares, resolve_rho
+from common.run.foreground import resolve_rho
 from common.run.nvidia import training_gpu
 from common.run.records import read_json_lines
 from common.run.run_folder import (
@@ -29,6 +28,7 @@ from common.run.run_folder import (
     recorded_provenance,
     recorded_sessions,
 )
+from common.run.shares import measured
 from common.run.shifts import hardly_shown, recorded_shares, shift_shares
 from common.run.signals import Interruption, Signals
 from common.run.trainer import Diverged, Sheet, Trainer
@@ -56,15 +56,13 @@ def train(config: Config, resume: Path | None = None, make_sheet: SheetMaker | N
                 folder = stack.enter_context(RunFolder.reopen(path, same_data=resume is None))
                 config = config if resume is not None else taken_up(config, path)
                 if has_ended(path, config):
-                    refuse_changes(path, config)
+                    if resume is not None:
+                        refuse_changes(path, config)
                     console.result(final_report(config, path))
                     return 0
             config = resolve_auto(config, console.say)
             renderer = gl.select_backend(training_gpu(config.device))
-            asked, config = config, resolve_rho(config)
-            apply_switches(config)
-            found = {"renderer": asdict(renderer), **_measured(asked, config, folder)}
-            _train(config, folder, found, make_sheet, console, stack)
+            _train(config, folder, renderer, make_sheet, console, stack)
             return 0
     except Interruption as stop:
         return stop.status
@@ -85,15 +83,14 @@ def train(config: Config, resume: Path | None = None, make_sheet: SheetMaker | N
 def _train(
     config: Config,
     folder: RunFolder | None,
-    found: Mapping[str, Any],
+    renderer: gl.Renderer,
     make_sheet: SheetMaker | None,
     console: Console,
     stack: ExitStack,
 ) -> None:
-    """Train in the folder of a run that goes on, or else in a new one; `stack` will close what is opened.
-
-    `found` was found out of this session, for its provenance.
-    """
+    """Train in the folder of a run that goes on, or else in a new one; `stack` will close what is opened."""
+    asked, config = config, resolve_rho(config)
+    apply_switches(config)
     data = data_summary(config.data.root)
     overlays = str(config.data.overlay_folder() or "procedural")
     for name, source in (("video and colour shifts", data["source"]), ("overlays", overlays)):
@@ -101,9 +98,10 @@ def _train(
             console.say(f"{name}: procedural images, as no folder is set (see README, Data)")
     shares = shift_shares(config, console.say)
     parts = stack.enter_context(closing(build(config, console.say)))
-    session = provenance(
+    found = provenance(
         **own_code(config.agent),
-        **found,
+        **measured(asked, config, recorded_provenance(folder.path) if folder is not None else None),
+        renderer=asdict(renderer),
         device=device_name(config),
         data=data,
         shifts=shares,
@@ -112,25 +110,14 @@ def _train(
     if folder is None:
         # Two checkpoints share the replay's chunks but for the newest; weights and optimisers are small.
         needed = replay_size(config, parts.env.action_size) if config.checkpoint.replay == "full" else 0
-        folder = stack.enter_context(RunFolder.create(config, session, needed))
-    folder.provenance = session
+        folder = stack.enter_context(RunFolder.create(config, found, needed))
+    folder.provenance = found
     sheet = make_sheet(parts.agent, config) if make_sheet is not None and config.eval.sheet else None
     signals = stack.enter_context(Signals())
-    renderer = found["renderer"]["name"]
-    console.say(f"{folder.path}: {config.agent} on {config.task}, {renderer}, {config.device}")
+    console.say(f"{folder.path}: {config.agent} on {config.task}, {renderer.name}, {config.device}")
     Trainer(config, folder, parts, console, signals, sheet).run()
     console.close()
     console.result(final_report(config, folder.path))
-
-
-def _measured(asked: Config, resolved: Config, folder: RunFolder | None) -> dict[str, Any]:
-    """The provenance's `SHARES`; nothing for an agent without, nor for a run that began without them."""
-    if not shares(resolved):
-        return {}
-    before = recorded_provenance(folder.path) if folder is not None else {SHARES: {}}
-    if SHARES not in before:
-        return {}
-    return {SHARES: measured_shares(asked, resolved, recorded(before, SHARES))}
 
 
 def final_report(config: Config, folder: Path) -> str:

@@ -24,6 +24,7 @@ from common.data.replay import Replay
 from common.envs.processes import EnvironmentDied, SimulationFailed, Step
 from common.errors import UserError
 from common.rl.diagnosis import Diagnosis
+from common.rl.soundness import check_single
 from common.run import checkpoint
 from common.run.build import Parts
 from common.run.clock import Clock
@@ -381,8 +382,7 @@ class Trainer:
             UserError: the agent returned something else than a single number in a tensor.
         """
         for name, value in self.latest.items():
-            if not isinstance(value, Tensor) or value.ndim > 0:
-                raise UserError(f"the metric '{name}' must be a tensor without dimensions; it is {value!r}")
+            check_single(f"the metric '{name}'", value)
         values = [value.float() for value in self.latest.values()]
         return dict(zip(self.latest, torch.stack(values).tolist() if values else [], strict=True))
 

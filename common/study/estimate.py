@@ -73,9 +73,9 @@ def estimate_lines(rows: Sequence[Remaining]) -> list[str]:
 
 def total_line(rows: Sequence[Remaining], slots: int = 1) -> str:
     """The sum in a line, if `slots` runs go on at the same time; one run cannot be shared out."""
-    hours = [(row.hours, row.hours / row.runs) for row in rows if row.runs and row.hours is not None]
+    hours = [(row.hours, row.runs) for row in rows if row.runs and row.hours is not None]
     slots = max(1, min(slots, sum(row.runs for row in rows)))
-    known = max([sum(each for each, _ in hours) / slots, *(longest for _, longest in hours)])
+    known = max([sum(each for each, _ in hours) / slots, *(each / runs for each, runs in hours)])
     unknown = [row.column for row in rows if row.runs and row.hours is None]
     if unknown:
         rest = f"{known:.1f} hours for the others; " if len(unknown) < len(rows) else ""

@@ -16,9 +16,9 @@ from common.config.schema import COMPUTING, Config
 from common.config.yaml_files import flattened
 from common.errors import CorruptFile, UserError
 from common.run.checkpoint import LATEST, read_manifest
-from common.run.data_sources import set_by_hand, shares
 from common.run.records import Record, progress, read_json_lines
 from common.run.run_folder import EPISODE, PROVENANCE, earlier_settings, kept_before
+from common.run.shares import set_by_hand, shares
 from common.run.signals import STATUS
 from common.study.definition import PlannedRun
 

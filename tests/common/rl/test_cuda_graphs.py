@@ -90,7 +90,7 @@ def losses_and_gradients(agent, step):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agent, "minimise", record)
-        patch.setattr(agent.soundness, "seen", True)  # this update moves nothing
+        patch.setattr(agent, "proved", True)  # this update moves nothing
         torch.manual_seed(step)
         return agent.update(batch(), step), gradients
 

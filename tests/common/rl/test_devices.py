@@ -40,7 +40,7 @@ def elsewhere(name: str, device: str, *switches: str):
         return torch.empty(count, 3, SIZE, SIZE, dtype=torch.uint8, device=device)
 
     agent = agent_class(name)(here.config, ACTIONS, images, device)
-    agent.soundness.seen = True  # what an update moved would be read once, and has no value here
+    agent.proved = True  # what an update moved would be read once, and has no value here
     batches = {}
     for step in STEPS:
         drawn = random_batch(agent.batch_size(step), agent.config.env.frame_size)

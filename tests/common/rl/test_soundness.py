@@ -1,6 +1,7 @@
 """An agent that would learn less than its author meant is refused, with the remedy."""
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from common.rl.networks import MLP
 from common.rl.optim import polyak_update
 from common.rl.sac import SAC
 from common.run.build import build_agent, build_images
+from common.run.trainer import Trainer
 from tests import runs
 from tests.baselines.batches import random_batch
 from tests.common.rl.test_diagnosis import build as built
@@ -96,9 +98,9 @@ def test_agents_are_seen_to_be_whole_and_once(name: str) -> None:
     agent, _, _ = built(name)
     batch = random_batch(agent.batch_size(0), agent.config.env.frame_size)
     agent.update(batch, step=1)
-    assert not agent.soundness.seen
+    assert not agent.proved
     agent.update(batch, step=0 if name != "smg" else 40)
-    assert agent.soundness.seen
+    assert agent.proved
 
 
 def test_an_ablation_may_leave_parts_as_they_are() -> None:
@@ -106,7 +108,7 @@ def test_an_ablation_may_leave_parts_as_they_are() -> None:
     batch = random_batch(agent.batch_size(0), agent.config.env.frame_size)
     for step in range(3):
         agent.update(batch, step)
-    assert not agent.soundness.seen
+    assert not agent.proved
 
 
 def test_a_term_of_weight_0_must_not_be_computed(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +131,18 @@ def test_a_term_of_weight_0_must_not_be_computed(tmp_path: Any, monkeypatch: pyt
                 UserError, match=r"'extra' though losses\.extra is 0: .*self\.active\('extra'\)"
             ):
                 agent.update(random_batch(4, 24), step=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [(0.5, "it is 0.5"), (torch.zeros(2, 1), r"it is of shape \(2, 1\)")]
+)
+def test_a_metric_is_one_number(value: Any, found: str) -> None:
+    latest = SimpleNamespace(latest={"mine/share": value})
+    with pytest.raises(
+        UserError, match=f"the metric 'mine/share' must be a tensor without dimensions; {found}"
+    ):
+        Trainer.newest(latest)  # pyright: ignore[reportArgumentType]
+    assert Trainer.newest(SimpleNamespace(latest={"mine/share": torch.tensor(0.5)})) == {"mine/share": 0.5}  # pyright: ignore[reportArgumentType]
 
 
 def test_overlay_images_are_drawn_by_agents_that_say_so(

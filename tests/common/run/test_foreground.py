@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from common.envs.benchmark import BenchmarkEnv
-from common.run.foreground import foreground_share, measured_shares, resolve_rho
+from common.run.foreground import foreground_share, resolve_rho
+from common.run.shares import MEASURED, measured
 from tests import runs
 
 # Shares measured at 84×84 under random actions, camera 0, to which the simulator's random states add ±10%.
@@ -41,10 +42,13 @@ def test_auto_becomes_the_measured_share_and_a_number_stays(tmp_path, monkeypatc
     fixed = runs.smoke(tmp_path, "smg", "smg.rho=0.3")
     assert resolve_rho(fixed) is fixed
     # What was measured stays so when the run goes on with the number, until somebody sets another.
-    found = {"rho": smg.settings.rho}
-    assert measured_shares(runs.smoke(tmp_path, "smg", "smg.rho=auto"), smg, {}) == found
-    assert measured_shares(smg, smg, found) == found
-    assert measured_shares(smg, smg, {}) == measured_shares(fixed, fixed, found) == {}
+    found, by_hand = {MEASURED: {"rho": smg.settings.rho}}, {MEASURED: {}}
+    asked = runs.smoke(tmp_path, "smg", "smg.rho=auto")
+    assert measured(asked, smg, None) == measured(asked, smg, by_hand) == found
+    assert measured(smg, smg, found) == found
+    assert measured(smg, smg, by_hand) == measured(fixed, fixed, found) == by_hand
+    # Of a run that began before it was recorded nobody knows; of one without such settings nothing is.
+    assert measured(smg, smg, {}) == measured(runs.smoke(tmp_path), runs.smoke(tmp_path), None) == {}
 
 
 @pytest.mark.slow

@@ -20,8 +20,12 @@ OVERRIDES = {
 }
 TABLES = sorted(RESULTS.glob("*/*.md"))
 RUNS = {path.parent for path in RESULTS.glob("*/*/eval.jsonl")}
-PAPER = RESULTS / "gpu" / "walker_stand-smg-paper-seed0"
-"""The beginning of a run at the paper's size, which belongs to no study that is filled here."""
+SHOWN = "eval.shifts=[train,video_easy,video_hard]"
+PAPER_SIZE = {
+    RESULTS / "paper_size" / "walker_stand-smg-seed0": ["eval.every=5000", SHOWN, "checkpoint.replay=none"],
+    RESULTS / "paper_size" / "walker_stand-sgqn-seed0": ["eval.every=2500", SHOWN, "checkpoint.every=5min"],
+}
+"""Beginnings of runs at the papers' sizes, with what was overridden; no study here is filled from them."""
 
 
 @pytest.mark.parametrize("file", TABLES, ids=lambda path: path.stem)
@@ -43,10 +47,11 @@ def test_every_run_is_the_one_that_a_study_would_make_under_its_name() -> None:
     for one in found:
         assert one.state is State.DONE and one.config is not None, one.run.folder
         assert list(differences(one.run.config, one.config)) == [], one.run.folder
-    assert {one.run.folder for one in found} == RUNS - {PAPER}
+    assert {one.run.folder for one in found} == RUNS - set(PAPER_SIZE)
 
 
-def test_the_beginning_at_the_papers_size_is_smg_as_published() -> None:
-    said = ["eval.every=5000", "eval.shifts=[train,video_easy,video_hard]", "checkpoint.replay=none"]
-    planned = load("smg", "walker_stand", "paper", overrides=said)
-    assert list(differences(planned, load_run_config(PAPER))) == []
+@pytest.mark.parametrize("run", PAPER_SIZE, ids=lambda run: run.name)
+def test_a_beginning_at_the_papers_size_is_the_agent_as_published(run: Path) -> None:
+    task, agent, _ = run.name.split("-")
+    planned = load(agent, task, "paper", overrides=PAPER_SIZE[run])
+    assert list(differences(planned, load_run_config(run))) == []

@@ -23,7 +23,7 @@ RUNS = {path.parent for path in RESULTS.glob("*/*/eval.jsonl")}
 SHOWN = "eval.shifts=[train,video_easy,video_hard]"
 PAPER_SIZE = {
     RESULTS / "paper_size" / "walker_stand-smg-seed0": ["eval.every=5000", SHOWN, "checkpoint.replay=none"],
-    RESULTS / "paper_size" / "walker_stand-sgqn-seed0": ["eval.every=2500", SHOWN, "checkpoint.every=5min"],
+    RESULTS / "paper_size" / "walker_stand-sgqn-seed0": ["eval.every=2500", SHOWN],
 }
 """Beginnings of runs at the papers' sizes, with what was overridden; no study here is filled from them."""
 
